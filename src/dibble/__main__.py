@@ -1,0 +1,7 @@
+"""`python -m dibble`."""
+
+import sys
+
+from dibble.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,133 @@
+"""The error classes, split by who has to act. Every error that a user can cause or meet is one of these.
+
+Anything else that reaches the top of `cli/` is a fault in dibble and shows a traceback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path  # noqa: TC003 - dataclass field type, read at run time by tools
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The place an error speaks of. All parts are optional; lines and columns count from 1."""
+
+    file: Path | str | None = None
+    line: int | None = None
+    column: int | None = None
+    element: str | None = None
+    step: str | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        extra = [f"{name} {value}" for name, value in (("element", self.element), ("step", self.step)) if value]
+        return ", ".join(part for part in (place, *extra) if part)
+
+
+class DibbleError(Exception):
+    """One sentence that names the thing, where it is, and an order that can be followed to mend it.
+
+    `exit_status` is what the command line returns: 2 for what the user wrote, 1 for what went wrong on the way.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "", where: Where | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.where = where or Where()
+
+    def __str__(self) -> str:
+        place = str(self.where)
+        head = f"{place}: {self.message}" if place else self.message
+        return f"{head}\n  hint: {self.hint}" if self.hint else head
+
+
+class UsageError(DibbleError):
+    """The command line is wrong."""
+
+    exit_status = 2
+
+
+class RecipeError(DibbleError):
+    """A recipe file is wrong."""
+
+    exit_status = 2
+
+
+class ElementError(DibbleError):
+    """An element, or the set of elements, is wrong."""
+
+    exit_status = 2
+
+
+class DiskLayoutError(DibbleError):
+    """A block-device description cannot be laid out."""
+
+    exit_status = 2
+
+
+class HostError(DibbleError):
+    """The host lacks a right, a kernel feature, space or a tool."""
+
+
+class FetchError(DibbleError):
+    """A download failed: network, mirror, checksum."""
+
+
+class SignatureError(FetchError):
+    """Signed data does not verify; it is never used."""
+
+
+class PackageError(DibbleError):
+    """Packages cannot be resolved, unpacked or configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookOutput:
+    """The end of what a hook printed, oldest line first."""
+
+    lines: tuple[str, ...] = field(default=())
+
+
+class HookFailed(DibbleError):
+    """A hook ended with a status other than 0; that status is dibble's own (contract.md 1.5)."""
+
+    def __init__(
+        self, message: str, *, status: int, output: HookOutput, hint: str = "", where: Where | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, where=where)
+        self.exit_status = status
+        self.output = output
+
+
+class StoreError(DibbleError):
+    """The store cannot be read or written."""
+
+
+class OutputError(DibbleError):
+    """An output cannot be written."""
+
+
+class BootError(DibbleError):
+    """A guest did not come up."""
+
+
+class ToolFailed(DibbleError):
+    """A program of the tools tree failed. Carries what repeats it."""
+
+    def __init__(self, argv: tuple[str, ...], status: int, output: str, *, hint: str = "") -> None:
+        last = "\n".join("    " + line for line in output.strip().splitlines()[-12:])
+        super().__init__(f"{argv[0]} ended with status {status}: {' '.join(argv)}" + (f"\n{last}" if last else ""))
+        self.hint = hint
+        self.argv = argv
+        self.status = status
+        self.output = output
+
+
+class Interrupted(DibbleError):
+    """The user stopped the run. 130 is 128 + SIGINT, as shells report it."""
+
+    exit_status = 130

@@ -1,0 +1,92 @@
+"""What every package manager is to the rest: the protocol and its values (design.md 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path  # noqa: TC003 - dataclass field type
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One exact package. `url`, `sha256` and `size` (bytes) are of the file to download."""
+
+    name: str
+    version: str
+    arch: str
+    url: str = ""
+    sha256: str = ""
+    size: int = 0
+
+    @property
+    def file_name(self) -> str:
+        """Last part of the URL, as the archive names it."""
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One file to fetch and verify. `urls` are tried in order; `size` in bytes, 0 when unknown."""
+
+    urls: tuple[str, ...]
+    sha256: str
+    size: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What a request comes to: exact packages.
+
+    `install` holds packages that are new to the root, in the resolver's order; `upgrade` those that replace another
+    version; `remove` the names that go.
+    """
+
+    install: tuple[Package, ...] = ()
+    upgrade: tuple[Package, ...] = ()
+    remove: tuple[str, ...] = ()
+
+    @property
+    def downloads(self) -> tuple[Package, ...]:
+        return self.install + self.upgrade
+
+    def __bool__(self) -> bool:
+        return bool(self.install or self.upgrade or self.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapRequest:
+    """The first packages of an empty root.
+
+    `suite` is the distribution's name for the release (`trixie`); `mirrors` are archive roots, best first;
+    `components` in the archive's order; `include` extra packages; `keyrings` files that alone are trusted.
+    """
+
+    suite: str
+    arch: str
+    mirrors: tuple[str, ...]
+    components: tuple[str, ...] = ("main",)
+    variant: str = "minbase"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    keyrings: tuple[Path, ...] = ()
+    unsigned: bool = False
+    sources: tuple[str, ...] = field(default=())
+    """Further complete source lines, in the package manager's own syntax."""
+
+
+class PackageManager(Protocol):
+    """Resolves, fetches and applies packages to a root that is mounted in the sandbox."""
+
+    def bootstrap(self, request: BootstrapRequest) -> Transaction: ...
+
+    def resolve(self, install: Sequence[str], remove: Sequence[str] = ()) -> Transaction: ...
+
+    def fetch(self, transaction: Transaction) -> None: ...
+
+    def apply(self, transaction: Transaction) -> None: ...
+
+    def installed(self) -> list[Package]: ...

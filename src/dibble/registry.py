@@ -1,0 +1,91 @@
+"""Kind + name → class: one built-in table, then the entry points of third parties (design.md 1.8).
+
+A class is imported only when it is asked for. Installed metadata is read only for a name that is not built in, or to
+list everything, because importing `importlib.metadata` alone costs some 40 ms.
+"""
+
+from __future__ import annotations
+
+import importlib
+from difflib import get_close_matches
+from typing import Any
+
+from dibble.errors import UsageError
+
+# kind (also the entry-point group, as `dibble.KIND`) → name → "module:attribute"
+BUILT_IN: dict[str, dict[str, str]] = {
+    "verbs": {
+        "build": "dibble.cli.build:build",
+        "boot": "dibble.cli.boot:boot",
+        "cache": "dibble.cli.cache:cache",
+        "doctor": "dibble.cli.doctor:doctor",
+        "elements": "dibble.cli.elements:elements",
+        "disk-image-create": "dibble.cli.disk_image_create:disk_image_create",
+        "tools": "dibble.cli.tools:tools",
+    },
+    "package_managers": {
+        "apt": "dibble.packages.apt:Apt",
+    },
+    "filesystems": {
+        "ext2": "dibble.disk.filesystems.ext:Ext2",
+        "ext3": "dibble.disk.filesystems.ext:Ext3",
+        "ext4": "dibble.disk.filesystems.ext:Ext4",
+        "vfat": "dibble.disk.filesystems.vfat:Vfat",
+    },
+    "disk_nodes": {
+        "local_loop": "dibble.disk.nodes.image:Image",
+        "partitioning": "dibble.disk.nodes.partition:Partitioning",
+        "mkfs": "dibble.disk.nodes.mkfs:Mkfs",
+        "mount": "dibble.disk.nodes.mount:Mount",
+        "fstab": "dibble.disk.nodes.fstab:Fstab",
+    },
+    "outputs": {
+        "raw": "dibble.outputs.raw:Raw",
+        "qcow2": "dibble.outputs.qcow2:Qcow2",
+        "tar": "dibble.outputs.tar:Tar",
+    },
+}
+
+
+def names(kind: str, *, installed: bool = True) -> list[str]:
+    """All names of a kind, sorted; with `installed`, those of third-party packages too."""
+    known = set(BUILT_IN[kind])
+    if installed:
+        known |= set(_entry_points(kind))
+    return sorted(known)
+
+
+def load(kind: str, name: str) -> Any:  # the class differs by kind; callers state the protocol they expect
+    """Import and return what `name` stands for. Raises UsageError for an unknown name, naming the nearest."""
+    target = BUILT_IN[kind].get(name)
+    if target is None:
+        found = _entry_points(kind).get(name)
+        if found is None:
+            raise unknown(kind.rstrip("s").replace("_", " "), name, names(kind))
+        return found.load()
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def unknown(what: str, name: str, known: list[str]) -> UsageError:
+    """The error for a word that is not in a list: with the nearest words first."""
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}"
+    return UsageError(f'unknown {what} "{name}"', hint=hint)
+
+
+def _entry_points(kind: str) -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    found: dict[str, Any] = {}
+    for point in entry_points(group=f"dibble.{kind}"):
+        owner = point.dist.name if point.dist else "?"
+        if point.name in BUILT_IN[kind]:
+            raise UsageError(
+                f'the installed package {owner} declares the {kind} "{point.name}", which is built in',
+                hint=f"uninstall {owner}, or ask its author for another name",
+            )
+        if point.name in found:
+            raise UsageError(f'two installed packages declare the {kind} "{point.name}", one is {owner}')
+        found[point.name] = point
+    return found
