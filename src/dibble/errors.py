@@ -39,10 +39,21 @@ class DibbleError(Exception):
         self.hint = hint
         self.where = where or Where()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         place = str(self.where)
         head = f"{place}: {self.message}" if place else self.message
         return f"{head}\n  hint: {self.hint}" if self.hint else head
+
+
+def _rebuild(kind: type[DibbleError], arguments: tuple[object, ...], state: dict[str, object]) -> DibbleError:
+    """Make a pickled error again (errors cross from the sandbox), whatever its class's own arguments are."""
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(DibbleError):
