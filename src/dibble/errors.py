@@ -88,6 +88,10 @@ class FetchError(DibbleError):
     """A download failed: network, mirror, checksum."""
 
 
+class FileGone(FetchError):
+    """Every server that answered says that it has no such file (any more)."""
+
+
 class SignatureError(FetchError):
     """Signed data does not verify; it is never used."""
 
