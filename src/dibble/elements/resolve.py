@@ -27,7 +27,7 @@ BLOCK_DEVICE = "block-device"
 
 @dataclass(frozen=True, slots=True)
 class _Asker:
-    """Who asks for a name: an element's list, or (`listed` is None) the command line; `implied` when a default does."""
+    """Who asks for a name: an element's list, or where `listed` is None the command line, or a default (`implied`)."""
 
     element: str = ""
     listed: ListedName | None = None
@@ -213,16 +213,17 @@ def _operating_system_hint(lists: _Lists) -> str:
 
 
 def _not_found(lists: _Lists, name: str, asker: _Asker) -> ElementError:
+    asked_by = asker.element or asker
     providers = lists.who_could_provide(name)
     if providers:
         return ElementError(
-            f'nothing in the set provides "{name}", which {asker} asks for',
+            f'nothing in the set provides "{name}", which {asked_by} asks for',
             hint=f"add {' or '.join(providers)}",
             where=asker.where,
         )
     near = get_close_matches(name, lists.catalogue.elements, n=3, cutoff=0.5)
     return ElementError(
-        f'unknown element "{name}", asked for by {asker}',
+        f'unknown element "{name}", asked for by {asked_by}',
         hint=f"did you mean {' or '.join(near)}?" if near else "put its directory on ELEMENTS_PATH",
         where=asker.where,
     )
