@@ -1,0 +1,71 @@
+"""The command line's and the environment's side of a request, with the facts of this machine looked up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dibble.errors import HostError, UsageError
+from dibble.recipe.merge import Asked, Host, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dibble.recipe.model import Request
+    from dibble.recipe.options import Command
+
+RECIPE_SUFFIXES = (".yaml", ".yml")
+
+
+def this_host() -> Host:
+    """The facts of the machine we run on. Raises HostError when the working directory is gone."""
+    import dibble
+
+    try:
+        cwd = Path.cwd()
+    except FileNotFoundError as error:
+        raise HostError("the working directory no longer exists", hint="change to another directory") from error
+    return Host(
+        machine=os.uname().machine,
+        home=Path.home(),
+        cwd=cwd,
+        catalogue=Path(dibble.__file__).parent / "catalogue" / "elements",
+    )
+
+
+def request_of(
+    words: Sequence[str],
+    settings: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    command: Command = "build",
+    ramdisk: bool = False,
+    arguments: Sequence[str] = (),
+    host: Host | None = None,
+) -> Request:
+    """The request of a command line: `words` are elements and, for `build`, at most one recipe file.
+
+    Raises UsageError, RecipeError.
+    """
+    here = host or this_host()
+    recipe = Asked()
+    elements = tuple(words)
+    if command == "build":
+        files = [word for word in words if word.endswith(RECIPE_SUFFIXES)]
+        if len(files) > 1:
+            raise UsageError(f"{len(files)} recipes given: {', '.join(files)}", hint="build one recipe at a time")
+        if files:
+            from dibble.recipe.read import read_recipe
+
+            recipe = read_recipe(here.cwd / files[0], shown=files[0])
+            elements = tuple(word for word in words if word not in files)
+    return merge(
+        Asked(elements, settings),
+        recipe,
+        environ,
+        here,
+        command=command,
+        ramdisk=ramdisk,
+        arguments=" ".join(arguments),
+    )

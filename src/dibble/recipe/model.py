@@ -1,0 +1,67 @@
+"""What the user asked for, as one value. It is all that the rest of dibble knows of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - dataclass field type
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - dataclass field type
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One image to build. Complete: every default is filled in, nothing here looks at the host again.
+
+    Paths are absolute, except `name`, which is as the user gave it and relative to `cwd`.
+    """
+
+    name: str
+    """Output files begin with it; may hold directories (contract.md 1.4)."""
+    arch: str
+    """As Debian calls it: amd64, i386, arm64 … What the user typed stands in `environment["ARCH"]`."""
+    elements: tuple[str, ...]
+    """The words as requested, without `base`, `ramdisk` or a default block device."""
+    outputs: tuple[str, ...]
+    """Formats, each once, in the order given; every one is registered."""
+    environment: Mapping[str, str]
+    """What hooks see of the caller: its variables less the host-only ones, plus those that options stand for."""
+    element_path: tuple[Path, ...]
+    """Searched in this order; our own catalogue is the last."""
+    packages: tuple[str, ...]
+    skip_base: bool
+    ramdisk: bool
+    compress: bool
+    checksums: tuple[str, ...]
+    """Of "md5" and "sha256", in this order."""
+    qemu_img_options: str
+    """`k=v,k=v`, or empty."""
+    image_size_bytes: int | None
+    """Fixed size of the disk; None: computed from the content."""
+    image_extra_size_bytes: int | None
+    """Room beyond the content; None: a share of the content (contract.md 5.3)."""
+    max_online_resize: int | None
+    """Blocks the root file system may grow to while mounted (`mkfs -E resize=`)."""
+    mkfs_options: str
+    mkfs_journal_size_mib: int
+    root_label: str | None
+    """None: the default of the root file system's type."""
+    fs_type: str
+    offline: bool
+    trace: int
+    """0 none, 1 scripts trace, 2 the noisy ones too."""
+    quiet: bool
+    logfile: Path | None
+    install_type: str
+    cache_dir: Path
+    docker_target: str | None
+    no_tmpfs: bool
+    min_tmpfs_gib: int
+    block_device_config: str | None
+    """YAML text, or `file://` and an absolute path; None: the elements' own."""
+    block_device_source: str
+    """Where that text stands, for messages: a recipe file or the variable's name. Lines in the text count as there."""
+    tools: Literal["tree", "host"]
+    cwd: Path
+    overwrite: bool
+    arguments: str
+    """The command line, joined by spaces (DIB_ARGS)."""

@@ -1,0 +1,201 @@
+"""A recipe file → what it asks for. Every complaint names file, line, column and, for a wrong word, the nearest one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from dibble.errors import RecipeError, Where
+from dibble.recipe.merge import Asked
+from dibble.recipe.options import OPTIONS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic_core import ErrorDetails
+
+Place = tuple[str | int, ...]  # keys and indices from the top of the document
+
+SCALAR_TAGS_AS_WRITTEN = frozenset({"int", "float", "bool", "null"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A position in the file; line and column count from 1, `index` characters from 0."""
+
+    line: int
+    column: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed recipe: plain data, where each part begins, where keys stand, and the part's end index."""
+
+    text: str
+    data: dict[str, Any]
+    starts: dict[Place, Mark]
+    ends: dict[Place, int]
+    keys: dict[Place, Mark]
+    aliased: bool
+
+
+def read_recipe(path: Path, *, shown: str) -> Asked:
+    """What the recipe at `path` asks for; `shown` names it in messages.
+
+    Relative directories in it (`elements-path`) count from the recipe's own directory. Raises RecipeError.
+    """
+    document = _parse(_text_of(path, shown), shown)
+    from pydantic import ValidationError
+
+    from dibble.recipe.schema import Recipe
+
+    try:
+        recipe = Recipe.model_validate(document.data, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise _complaint(error.errors(), document, shown) from error
+    settings = {
+        option.key: getattr(recipe, option.key)
+        for option in OPTIONS
+        if option.recipe_key and getattr(recipe, option.key) is not None
+    }
+    if "element_path" in settings:
+        settings["element_path"] = tuple(str(path.parent / entry) for entry in settings["element_path"])
+    if recipe.block_device is not None:
+        settings["block_device_config"] = _block_device_text(document)
+    return Asked(
+        elements=recipe.elements,
+        settings=settings,
+        environment=recipe.environment,
+        default_name=path.stem,
+        block_device_source=shown if recipe.block_device is not None else "",
+    )
+
+
+def _text_of(path: Path, shown: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no recipe {shown}", hint="an element's name does not end in .yaml") from error
+    except OSError as error:
+        raise RecipeError(f"the recipe {shown} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise RecipeError(
+            "this is not UTF-8 text", hint="save the file as UTF-8", where=Where(file=shown, line=line)
+        ) from error
+
+
+def _parse(text: str, shown: str) -> Document:
+    """Parse YAML and keep positions. Raises RecipeError for what is not YAML or not a map."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        node = yaml.compose(text)
+        data = YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = Where(file=shown, line=mark.line + 1, column=mark.column + 1) if mark else Where(file=shown)
+        problem = " ".join((error.problem or error.context or "not valid YAML").split())
+        raise RecipeError(
+            f"this is not valid YAML: {problem}", hint="check indentation and quotes", where=where
+        ) from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split()) or "too deep"
+        raise RecipeError(f"this is not valid YAML: {problem}", where=Where(file=shown)) from error
+    if not isinstance(data, dict):
+        what = "a list" if isinstance(data, list) else "empty" if data is None else "a single word"
+        raise RecipeError(
+            f"a recipe is a map of keys, this is {what}",
+            hint='begin with, for example, "elements: [debian-minimal, vm]"',
+            where=Where(file=shown, line=1, column=1),
+        )
+    document = Document(text, data, {}, {}, {}, aliased=False)
+    return _with_positions(node, document)
+
+
+def _with_positions(root: Any, document: Document) -> Document:  # a node of ruamel.yaml, which has no types
+    seen: set[int] = set()
+    aliased = False
+
+    def walk(node: Any, place: Place) -> None:
+        nonlocal aliased
+        document.starts[place] = Mark(node.start_mark.line + 1, node.start_mark.column + 1, node.start_mark.index)
+        document.ends[place] = node.end_mark.index
+        if id(node) in seen:
+            aliased = True
+            return
+        seen.add(id(node))
+        if isinstance(node.value, str):
+            return
+        for index, child in enumerate(node.value):
+            if isinstance(child, tuple):
+                key, value = child
+                below = (*place, str(key.value))
+                document.keys[below] = Mark(key.start_mark.line + 1, key.start_mark.column + 1, key.start_mark.index)
+                _keep_as_written(document.data, below, value)
+                walk(value, below)
+            else:
+                walk(child, (*place, index))
+
+    walk(root, ())
+    return Document(document.text, document.data, document.starts, document.ends, document.keys, aliased)
+
+
+def _keep_as_written(data: dict[str, Any], place: Place, node: Any) -> None:
+    """A variable's value is the text in the file: 12.10 stays 12.10, and true stays true."""
+    if len(place) == 2 and place[0] == "environment" and isinstance(node.value, str):
+        variables = data["environment"]
+        if isinstance(variables, dict) and place[1] in variables:
+            variables[place[1]] = node.value
+
+
+def _block_device_text(document: Document) -> str:
+    """The description as it stands in the recipe, moved by blanks so that its lines and columns are the file's own."""
+    value = document.data["block-device"]
+    if isinstance(value, str):
+        return value
+    place: Place = ("block-device",)
+    start = document.starts[place]
+    if document.aliased or start.index > document.ends[place]:
+        return _dumped(value)
+    return "\n" * (start.line - 1) + " " * (start.column - 1) + document.text[start.index : document.ends[place]]
+
+
+def _dumped(value: object) -> str:
+    """The value written anew, where the file's own text would refer to anchors elsewhere in it."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    stream = StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.dump(value, stream)
+    return stream.getvalue()
+
+
+def _complaint(errors: list[ErrorDetails], document: Document, shown: str) -> RecipeError:
+    """The first complaint in the file's order, as a RecipeError."""
+    from dibble.recipe.schema import KEYS
+
+    def place_of(error: ErrorDetails) -> tuple[Mark, ErrorDetails]:
+        place = tuple(error["loc"])
+        marks = document.keys if error["type"] == "extra_forbidden" else document.starts
+        while place and place not in marks:
+            place = place[:-1]
+        return marks.get(place, Mark(1, 1, 0)), error
+
+    mark, first = min(map(place_of, errors), key=lambda found: found[0].index)
+    key = str(first["loc"][0])
+    where = Where(file=shown, line=mark.line, column=mark.column)
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(key, KEYS, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys are: {', '.join(KEYS)}"
+        return RecipeError(f'unknown key "{key}"', hint=hint, where=where)
+    reason = first.get("ctx", {}).get("error", first["msg"])
+    more = f"and {len(errors) - 1} more" if len(errors) > 1 else ""
+    return RecipeError(f"{key} {reason}", hint=more, where=where)
