@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.errors import HostError, UsageError
-from dibble.recipe.merge import Asked, Host, merge
+from dibble.recipe.merge import Asked, Host, cache_dir_of, merge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +32,11 @@ def this_host() -> Host:
         cwd=cwd,
         catalogue=Path(dibble.__file__).parent / "catalogue" / "elements",
     )
+
+
+def cache_dir(environ: Mapping[str, str]) -> Path:
+    """The cache that a build with this environment uses, for verbs that look at it without building."""
+    return cache_dir_of(environ.get("DIB_IMAGE_CACHE"), environ, this_host())
 
 
 def request_of(

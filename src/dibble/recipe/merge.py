@@ -166,7 +166,7 @@ def merge(
         quiet=quiet if quiet is not None else logfile is not None,
         logfile=host.cwd / logfile if logfile else None,
         install_type=chosen.get("install_type", "source"),
-        cache_dir=_cache_dir(chosen.find("cache_dir", str), caller, host),
+        cache_dir=cache_dir_of(chosen.find("cache_dir", str), caller, host),
         docker_target=chosen.find("docker_target", str),
         # A ramdisk is small and is built on disk or with little memory (D24: DIB means this but does not do it).
         no_tmpfs=chosen.get("no_tmpfs", ramdisk),
@@ -203,7 +203,8 @@ def _name(name: str, outputs: tuple[str, ...]) -> str:
     return name
 
 
-def _cache_dir(asked: str | None, environ: Mapping[str, str], host: Host) -> Path:
+def cache_dir_of(asked: str | None, environ: Mapping[str, str], host: Host) -> Path:
+    """The cache asked for, else the one of the XDG base directories (`$XDG_CACHE_HOME/dibble`)."""
     if asked:
         return host.cwd / asked
     base = environ.get("XDG_CACHE_HOME", "")
