@@ -273,9 +273,8 @@ def test_what_is_installed_plainly_is_never_removed_and_order_matters_not(files:
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(alphabet="ab:-[]{}&*!|>'\"# \n\t<,?%@1", max_size=40))
 def test_any_text_is_either_read_or_refused_with_an_element_error(text: str) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        with contextlib.suppress(ElementError):
-            squashed(Path(scratch), text)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(ElementError):
+        squashed(Path(scratch), text)
 
 
 # --- the verbs
