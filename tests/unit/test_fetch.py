@@ -7,7 +7,7 @@ import hashlib
 import os
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +19,7 @@ from dibble.errors import FetchError, FileGone, StoreError
 from dibble.events import Activity, Event, Events
 from dibble.packages import http
 from dibble.packages.base import Download
-from dibble.packages.fetch import blob_path, fetch_all, get_small
+from dibble.packages.fetch import THREADS, blob_path, fetch_all, get_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,7 +225,7 @@ def test_a_forbidden_file_names_the_status(server: Server, tmp_path: Path) -> No
         fetch_all([server.download("a.deb")], tmp_path, Events())
 
 
-def test_a_dead_mirror_is_named_and_asked_for_one_file_only(tmp_path: Path) -> None:
+def test_a_dead_mirror_is_named(tmp_path: Path) -> None:
     address = refused_address()
     wanted = [Download((f"{address}/{n}",), hashlib.sha256(bytes([n])).hexdigest(), 1, str(n)) for n in range(50)]
     with pytest.raises(FetchError) as caught:
@@ -246,6 +246,34 @@ def test_a_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         silent.listen()
         with pytest.raises(FetchError, match="does not answer: silent"):
             fetch_all([Download((f"http://127.0.0.1:{silent.getsockname()[1]}/a",), DIGEST, 1)], tmp_path, Events())
+
+
+def test_a_mirror_that_failed_once_is_not_asked_for_every_file(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "READ_SECONDS", 0.1)
+    bodies = [os.urandom(100) for _ in range(60)]
+    server.files.update({str(number): Served(body) for number, body in enumerate(bodies)})
+    accepted: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    accepted.append(silent.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        wanted = [
+            Download((f"{address}/{n}", f"{server.url}/{n}"), hashlib.sha256(body).hexdigest(), 100)
+            for n, body in enumerate(bodies)
+        ]
+        found = fetch_all(wanted, tmp_path, Events())
+        silent.shutdown(socket.SHUT_RDWR)
+    assert {path.read_bytes() for path in found.values()} == set(bodies)
+    assert 0 < len(accepted) <= THREADS
+    for connection in accepted:
+        connection.close()
 
 
 def test_offline_names_what_is_missing(tmp_path: Path) -> None:
