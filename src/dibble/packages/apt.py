@@ -1,0 +1,282 @@
+"""APT: what to install is decided by apt, how it gets into the root by us where that is safe (design.md 5)."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dibble.errors import FetchError, PackageError, SignatureError
+from dibble.packages import apt_in_target
+from dibble.packages.apt_failures import resolve_failure
+from dibble.packages.apt_merge import MergedTree, needs_aliases
+from dibble.packages.apt_resolve import PRINT, AptTransaction, parse_transaction, variant_patterns
+from dibble.packages.apt_sources import bootstrap_sources
+from dibble.packages.apt_state import AptState, RepositoryState
+from dibble.packages.base import BootstrapRequest, Download, Package, Transaction
+from dibble.packages.dpkg_configure import FIRST, Target, no_services, progress_of, temporary_awk
+from dibble.packages.dpkg_database import (
+    Unpacked,
+    create_database,
+    enter,
+    honour_diversions,
+    packages_in,
+    read_status,
+    state_of,
+)
+from dibble.packages.dpkg_initramfs import PutOff
+from dibble.packages.dpkg_initramfs import command as initramfs_command
+from dibble.packages.dpkg_scan import is_risky
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dibble.events import Events
+    from dibble.packages.apt_sources import SourceSet
+    from dibble.sandbox.toolbox import Toolbox
+
+
+@dataclass(frozen=True, slots=True)
+class AptSettings:
+    """`root` is the mounted target as our process sees it, empty before a bootstrap; `arch` Debian's name.
+
+    `state_dir` holds lists and caches; lists younger than `max_age_s` seconds are not asked for again.
+    """
+
+    root: Path
+    arch: str
+    packages_dir: Path
+    blobs_dir: Path
+    state_dir: Path
+    offline: bool = False
+    max_age_s: int = 3600
+
+
+class Apt:
+    """One target root. Use from one thread at a time, inside the namespace."""
+
+    def __init__(self, settings: AptSettings, toolbox: Toolbox, events: Events) -> None:
+        self._settings = settings
+        self._toolbox = toolbox
+        self._events = events
+        self._state: AptState | None = None
+        self._mirrors: tuple[str, ...] = ()
+        self._initramfs = PutOff()
+
+    # --- deciding
+
+    def bootstrap(self, request: BootstrapRequest) -> AptTransaction:
+        """What a new root of this variant holds; later calls keep to these sources until `use_target_sources`.
+
+        The mirrors are tried in order. Raises FetchError, SignatureError, PackageError.
+        """
+        asked = variant_patterns(request.variant, request.include, request.exclude)
+        sources = bootstrap_sources(request, self._toolbox.root or Path("/"))
+        self._state = self._reachable(sources, request.mirrors)
+        self._mirrors = request.mirrors
+        output = self._ask("install", asked, None)
+        return AptTransaction(parse_transaction(output, {}, ()).install, marks=False)
+
+    def _reachable(self, sources: SourceSet, mirrors: Sequence[str]) -> AptState:
+        """The state for the first mirror whose lists can be had."""
+        errors: list[FetchError] = []
+        for mirror in mirrors:
+            state = self._new_state(sources.with_mirror(mirrors[0], mirror))
+            try:
+                state.refresh()
+            except SignatureError:
+                raise
+            except FetchError as error:
+                errors.append(error)
+            else:
+                return state
+        raise errors[0]
+
+    def _new_state(self, sources: SourceSet) -> AptState:
+        return AptState(
+            sources,
+            self._settings.state_dir,
+            self._toolbox,
+            self._events,
+            offline=self._settings.offline,
+            max_age_s=self._settings.max_age_s,
+        )
+
+    def _ask(self, verb: str, asked: Sequence[str], status: Path | None) -> str:
+        """Apt's answer to a request. Raises PackageError when it has none."""
+        state = self._state
+        assert state is not None
+        with self._events.activity("resolve"):
+            done = state.run(["apt-get", verb, *PRINT, *asked], status)
+        if done.status:
+            suites = [suite for _, suite in state.sources.places]
+            known = state.run(["apt-cache", "pkgnames"], status).output.splitlines()
+            raise resolve_failure(done.output, asked, suites, known)
+        return done.output
+
+    # --- fetching
+
+    def fetch(self, transaction: Transaction) -> None:
+        """Download what the store lacks and unpack each package there, once ever."""
+        from dibble.packages.fetch import fetch_all
+        from dibble.packages.unpack.deb import unpack_all
+
+        missing = [package for package in transaction.downloads if not self._entry(package).exists()]
+        if not missing:
+            return
+        downloads = [
+            Download(self._urls(package.url), package.sha256, package.size, package.file_name) for package in missing
+        ]
+        blobs = fetch_all(downloads, self._settings.blobs_dir, self._events, offline=self._settings.offline)
+        unpack_all(blobs, self._settings.packages_dir, self._events)
+
+    def _urls(self, url: str) -> tuple[str, ...]:
+        """The same file on each mirror."""
+        for mirror in self._mirrors:
+            if url.startswith(mirror.rstrip("/") + "/"):
+                rest = url[len(mirror.rstrip("/")) :]
+                others = [other.rstrip("/") + rest for other in self._mirrors if other != mirror]
+                return (url, *others)
+        return (url,)
+
+    def _entry(self, package: Package) -> Path:
+        return self._settings.packages_dir / package.sha256[:2] / package.sha256
+
+    def _unpacked(self, transaction: Transaction) -> list[Unpacked]:
+        return [Unpacked(package, self._entry(package)) for package in transaction.install]
+
+    # --- a new root
+
+    def merge(self, transaction: Transaction, directory: Path) -> None:
+        """Put the packages of a bootstrap into an empty directory, as a lower layer: hard links and dpkg's database.
+
+        Nothing may ever run on, or write to, the directory itself. Packages that are not provably safe to place are left
+        to `configure`.
+        """
+        packages = self._unpacked(transaction)
+        packages.sort(key=lambda unpacked: unpacked.package.name != "base-files")  # it ships the links of a merged /usr
+        with self._events.activity("merge") as activity:
+            tree = MergedTree(directory)
+            old_mask = os.umask(0o022)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                directory.chmod(0o755)
+                if needs_aliases(packages):
+                    tree.make_aliases(self._settings.arch, packages[0].root.stat().st_mtime_ns)
+                merged = []
+                for done, unpacked in enumerate(packages, 1):
+                    if not is_risky(unpacked.script("preinst")) and tree.add(unpacked):
+                        merged.append(unpacked)
+                    activity.progress(done, len(packages), "packages")
+                create_database(directory)
+                enter(directory, merged, link=True)
+                tree.finish()
+            finally:
+                os.umask(old_mask)
+
+    def configure(self, transaction: Transaction) -> None:
+        """Run the scripts of a merged root: preinsts, base packages, what merge left out, all others, triggers.
+
+        The initramfs is put off. Raises PackageError for a script that fails.
+        """
+        root = self._settings.root
+        present = {package.name for package in packages_in(read_status(root))}
+        packages = self._unpacked(transaction)
+        left_out = [unpacked for unpacked in packages if unpacked.package.name not in present]
+        placed = [unpacked for unpacked in packages if unpacked.package.name in present]
+        placed.sort(key=lambda unpacked: unpacked.package.name != "base-passwd")  # its preinst makes the users
+        with ExitStack() as stack:
+            target = self._target(len(packages), stack, None)
+            stack.enter_context(no_services(root))
+            stack.enter_context(self._initramfs.around(root))
+            with temporary_awk(root):
+                for unpacked in placed:
+                    target.preinst(unpacked)
+            honour_diversions(root, placed)
+            if first := [name for name in FIRST if name in present]:
+                target.dpkg("--force-depends", "--configure", *first)
+            if left_out:
+                target.dpkg("--configure", "--no-triggers", "-a", later=True)
+                self._unpack_in_target(target, left_out)
+            target.dpkg("--configure", "--no-triggers", "-a")
+            target.dpkg("--triggers-only", "-a")
+        self._check_configured()
+
+    def _unpack_in_target(self, target: Target, packages: Sequence[Unpacked]) -> None:
+        apt_in_target.unpack(target, self._debs([unpacked.package for unpacked in packages]))
+
+    def _debs(self, packages: Sequence[Package]) -> dict[str, Path]:
+        """The package files, by the names that apt gives them; those that are gone from the store are fetched again."""
+        from dibble.packages.fetch import fetch_all
+
+        downloads = [
+            Download(self._urls(package.url), package.sha256, package.size, package.file_name) for package in packages
+        ]
+        blobs = fetch_all(downloads, self._settings.blobs_dir, self._events, offline=self._settings.offline)
+        return {apt_in_target.archive_name(package): blobs[package.sha256] for package in packages}
+
+    def _check_configured(self) -> None:
+        bad = [
+            p.get("Package")
+            for p in read_status(self._settings.root)
+            if state_of(p) not in ("installed", "config-files", "not-installed")
+        ]
+        if bad:
+            raise PackageError(f"left unconfigured by dpkg: {', '.join(bad)}")
+
+    def _target(self, total: int, stack: ExitStack, on_line: Callable[[str], None] | None) -> Target:
+        """The target, whose output goes to `on_line`, or else is counted as an activity and sent as events."""
+        from dibble.events import OutputLine
+
+        activity = stack.enter_context(self._events.activity("configure"))
+        seen: set[str] = set()
+
+        def hear(line: str) -> None:
+            if name := progress_of(line):
+                seen.add(name)
+                activity.progress(len(seen), total, "packages")
+            if on_line:
+                on_line(line)
+            else:
+                self._events.send(OutputLine(text=line))
+
+        version = next(
+            (p.get("Version") for p in read_status(self._settings.root) if p.get("Package") == "dpkg"), "1.22"
+        )
+        return Target(self._settings.root, hear, version)
+
+    # --- afterwards
+
+    @property
+    def initramfs_pending(self) -> bool:
+        """Whether a package asked for an initramfs that has not been made yet."""
+        return self._initramfs.asked
+
+    def update_initramfs(self, on_line: Callable[[str], None] | None = None) -> None:
+        """Make the initramfs of every kernel, once. Raises PackageError when the target's program fails."""
+        argv = initramfs_command(self._settings.root)
+        if argv is None:
+            return
+        with ExitStack() as stack:
+            stack.enter_context(self._events.activity("initramfs"))
+            target = Target(self._settings.root, on_line or (lambda _line: None))
+            done = target.run(argv)
+        if done.status:
+            last = "".join(f"\n    {line}" for line in done.output.splitlines()[-8:])
+            raise PackageError(f"{' '.join(argv)} ended with status {done.status}{last}")
+        self._initramfs.asked = False
+
+    def installed(self) -> list[Package]:
+        """The packages whose files are in the root, sorted by name as in dpkg's status file."""
+        return packages_in(read_status(self._settings.root))
+
+    def repositories(self) -> tuple[RepositoryState, ...]:
+        """The repositories of the sources in use and the sha256 of what apt used of each."""
+        from hashlib import sha256
+
+        if self._state is None:
+            return ()
+        found = self._state.release_files().items()
+        return tuple(RepositoryState(uri, suite, sha256(path.read_bytes()).hexdigest()) for (uri, suite), path in found)

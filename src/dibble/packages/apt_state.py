@@ -1,0 +1,262 @@
+"""The apt that runs outside the target: private configuration, lists and caches for one set of sources.
+
+    STATE/SET/apt.conf, etc/, cache/   the configuration of a set of sources, by its digest; never changed once made
+    STATE/SET/updated                  its time is that of the last successful update
+    STATE/lists-TRUST/                 lists of all sets that trust the same keys, so a suite is fetched once
+
+Nothing of the host's apt configuration is read: the file named by APT_CONFIG comes first and names other places for all
+parts (apt.conf(5)). Parallel builds share the state: lists change under an exclusive lock and are read under a shared one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dibble.errors import FetchError
+from dibble.packages.apt_failures import update_failure
+from dibble.packages.apt_sources import SourceSet, proxies
+from dibble.packages.debian_sources import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dibble.events import Events
+    from dibble.sandbox.process import Completed
+    from dibble.sandbox.toolbox import Toolbox
+
+_SHORT = 16  # hexadecimal digits of a digest that tell directories apart
+
+_OPTIONS = (
+    'APT::Sandbox::User "root";',  # the user of a namespace cannot become _apt for files of the cache
+    'Acquire::Languages "none";',
+    'Acquire::Check-Valid-Until "false";',  # the clock may be ahead of an archive, as with snapshots
+    'Acquire::Check-Date "false";',
+    'Acquire::Retries "3";',
+    'Acquire::http::Timeout "15";',  # seconds
+    'Acquire::https::Timeout "15";',
+    'APT::Update::Error-Mode "any";',  # a suite that is not to be had is an error, not a warning (apt >= 2.1.8)
+    'APT::Get::List-Cleanup "false";',  # the lists of other sets lie beside ours
+    'APT::Get::Assume-Yes "true";',
+    'APT::Get::AutomaticRemove "false";',
+    'Debug::NoLocking "true";',
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryState:
+    """`sha256` is that of the signed top-level file (InRelease, or Release where there is none)."""
+
+    uri: str
+    suite: str
+    sha256: str
+
+
+class AptState:
+    """Runs apt tools of a toolbox on one set of sources."""
+
+    def __init__(
+        self, sources: SourceSet, state_dir: Path, toolbox: Toolbox, events: Events, *, offline: bool, max_age_s: int
+    ) -> None:
+        self.sources = sources
+        self._toolbox = toolbox
+        self._events = events
+        self._offline = offline
+        self._max_age_s = max_age_s
+        self.lists = state_dir / f"lists-{sources.trust[:_SHORT]}"
+        # the paths in the configuration are those the tools see, and caches are for one build of apt
+        name = f"{sources.digest} {toolbox.path(state_dir)} {toolbox.identity}"
+        self._home = state_dir / hashlib.sha256(name.encode()).hexdigest()[:_SHORT]
+        self._fresh = False
+
+    def refresh(self) -> None:
+        """Make the lists at most `max_age_s` old. Raises FetchError or SignatureError."""
+        if self._fresh:
+            return
+        self._make()
+        if not self._is_fresh():
+            if self._offline:
+                raise FetchError(
+                    f"the package lists of {_said(self.sources)} are not in the cache, and --offline forbids to fetch",
+                    hint="run once without --offline",
+                )
+            with self._locked(fcntl.LOCK_EX):
+                if not self._is_fresh():  # another build was first
+                    self._update()
+        self._fresh = True
+
+    def run(self, argv: Sequence[str], status: Path | None = None, extended: Path | None = None) -> Completed:
+        """Run an apt tool on these sources; the caller looks at its status.
+
+        `status` is the dpkg status file of the root in question, none for an empty root; `extended` its
+        extended_states.
+        """
+        self.refresh()
+        with self._locked(fcntl.LOCK_SH):
+            return self._run(argv, status, extended)
+
+    def release_files(self) -> dict[tuple[str, str], Path]:
+        """The signed top-level file of each repository, as apt has it, by (uri, suite)."""
+        found = {}
+        for uri, suite in self.sources.places:
+            for name in ("InRelease", "Release"):
+                path = self.lists / list_name(uri, suite, name)
+                if path.exists():
+                    found[uri, suite] = path
+                    break
+        return found
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[list[Path]]:
+        """The files of the lists; while the block runs, no other build changes them."""
+        self.refresh()
+        with self._locked(fcntl.LOCK_SH):
+            yield sorted(path for path in self.lists.iterdir() if path.is_file() and path.name != "lock")
+
+    def _run(self, argv: Sequence[str], status: Path | None, extended: Path | None) -> Completed:
+        shown = self._toolbox.path
+        options = [
+            "-o",
+            f"Dir::State::status={shown(status or self._home / 'etc/status')}",
+            "-o",
+            f"Dir::State::extended_states={shown(extended or self._home / 'etc/extended_states')}",
+        ]
+        if status:
+            # With packages installed, the second cache changes with each root; the first holds all that is slow.
+            options += ["-o", "Dir::Cache::pkgcache="]
+        environment = {**proxies(os.environ), "LC_ALL": "C", "APT_CONFIG": shown(self._home / "apt.conf")}
+        return self._toolbox.run([*argv, *options], env=environment, check=False)
+
+    def _update(self) -> None:
+        with self._events.activity("package lists"):
+            (self.lists / "partial").mkdir(parents=True, exist_ok=True)
+            done = self._run(["apt-get", "update", "-q"], None, None)
+        if done.status:
+            raise update_failure(done.output, self.sources.places)
+        for line in done.output.splitlines():
+            if line.startswith("W: "):
+                self._events.note(line[3:], "warning")
+        (self._home / "updated").touch()
+
+    def _is_fresh(self) -> bool:
+        try:
+            updated = (self._home / "updated").stat().st_mtime
+        except FileNotFoundError:
+            return False
+        if len(self.release_files()) < len(self.sources.places):
+            return False
+        return self._offline or abs(time.time() - updated) < self._max_age_s
+
+    @contextlib.contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        descriptor = os.open(f"{self.lists}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, kind)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _make(self) -> None:
+        """Write the configuration, whole or not at all."""
+        if self._home.exists():
+            return
+        self._home.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=self._home.parent))
+        try:
+            new.chmod(0o755)
+            for folder in (
+                "etc/parts",
+                "etc/preferences.d",
+                "etc/sources.d",
+                "etc/trusted",
+                "etc/keys",
+                "cache/archives/partial",
+            ):
+                (new / folder).mkdir(parents=True)
+            for file in ("etc/status", "etc/extended_states"):
+                (new / file).touch()
+            for folder, files in (
+                ("etc/keys", self.sources.keys),
+                ("etc/trusted", self.sources.trusted),
+                ("etc/preferences.d", self.sources.preferences),
+            ):
+                for name, data in files:
+                    (new / folder / name).write_bytes(data)
+                    (new / folder / name).chmod(0o644)
+            (new / "etc/sources.d/all.sources").write_text(self._rendered(), "utf-8", "surrogateescape")
+            (new / "apt.conf").write_text(self._configuration(), "utf-8", "surrogateescape")
+            with contextlib.suppress(OSError):  # another process was first; its is the same
+                new.rename(self._home)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def _rendered(self) -> str:
+        names = {name for name, _ in self.sources.keys}
+        folder = self._toolbox.path(self._home / "etc/keys")
+        rewritten = []
+        for source in self.sources.sources:
+            words = source.signed_by.split()
+            if names & set(words):
+                signed_by = " ".join(f"{folder}/{word}" if word in names else word for word in words)
+                rewritten.append(dataclasses.replace(source, signed_by=signed_by))
+            else:
+                rewritten.append(source)
+        return render(rewritten)
+
+    def _configuration(self) -> str:
+        home = self._toolbox.path(self._home)
+        places = {
+            "Dir": "/",
+            "Dir::Etc": f"{home}/etc",
+            "Dir::Etc::main": "/dev/null",
+            "Dir::Etc::parts": f"{home}/etc/parts",
+            "Dir::Etc::sourcelist": "/dev/null",
+            "Dir::Etc::sourceparts": f"{home}/etc/sources.d",
+            "Dir::Etc::trusted": "/dev/null",
+            "Dir::Etc::trustedparts": f"{home}/etc/trusted",
+            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::preferencesparts": f"{home}/etc/preferences.d",
+            "Dir::Etc::netrc": "/dev/null",
+            "Dir::Etc::netrcparts": "/nonexistent",
+            "Dir::State": f"{home}/cache",
+            "Dir::State::lists": self._toolbox.path(self.lists),
+            "Dir::Cache": f"{home}/cache",
+            "Dir::Log": f"{home}/cache",
+        }
+        lines = [f'{name} "{value}";' for name, value in places.items()]
+        arches = " ".join(f'"{arch}";' for arch in (self.sources.arch, *self.sources.foreign))
+        lines += [f'APT::Architecture "{self.sources.arch}";', f"APT::Architectures {{ {arches} }};"]
+        lines += [
+            f"APT::Architectures {{ {''.join(f'{chr(34)}{arch}{chr(34)}; ' for arch in (self.sources.arch, *self.sources.foreign))}}};"
+        ]
+        return "\n".join((*lines, *_OPTIONS, *self.sources.settings)) + "\n"
+
+
+def list_name(uri: str, suite: str, name: str) -> str:
+    """The file name under which apt keeps a suite's file (apt-pkg/contrib/strutl.cc, URItoFileName)."""
+    scheme, separator, rest = uri.partition("://")
+    rest = rest if separator else scheme.partition(":")[2] or scheme
+    user, at, host = rest.partition("@")
+    rest = host if at and "/" not in user else rest
+    path = f"{rest.strip('/') if not rest.startswith('/') else rest.rstrip('/')}/"
+    path += suite if suite.endswith("/") else f"dists/{suite}/"
+    path = re.sub(r"/(\./)+", "/", path)
+    quoted = "".join(
+        f"%{byte:02x}" if chr(byte) in '\\|{}[]<>"^~_=!@#$%^&*' or not 0x20 < byte < 0x7F else chr(byte)
+        for byte in path.encode()
+    )
+    return quoted.replace("/", "_") + name
+
+
+def _said(sources: SourceSet) -> str:
+    return ", ".join(f"{uri} {suite}" for uri, suite in sources.places) or "the target's sources"
