@@ -24,6 +24,10 @@ def names(
     return [element.name for element in resolve(words, roots, skip_base=skip_base, ramdisk=ramdisk, arch=arch)]
 
 
+def without(words: list[str], word: str) -> list[str]:
+    return [other for other in words if other != word]
+
+
 # --- the search path
 
 
@@ -118,12 +122,13 @@ def test_a_word_that_stands_twice_counts_once(tmp_path: Path) -> None:
 
 
 def test_elements_may_depend_on_themselves_and_on_one_another(tmp_path: Path) -> None:
+    ring = [f"ring-{letter}" for letter in "abcdefghijk"]
     make_system(tmp_path, deps=["ring-a", "system"])
-    make_element(tmp_path, "ring-a", deps=["ring-b"])
-    make_element(tmp_path, "ring-b", deps=["ring-c"])
-    make_element(tmp_path, "ring-c", deps=["ring-a", "under"])
+    for name, following in zip(ring, [*ring[1:], ring[0]], strict=True):
+        make_element(tmp_path, name, deps=[following, *(["under"] if name == "ring-c" else [])])
     make_element(tmp_path, "under")
-    assert names(["system"], tmp_path) == ["under", "ring-a", "ring-b", "ring-c", "system"]
+    assert names(["system"], tmp_path) == ["under", *ring, "system"]
+    assert names(["ring-d", "system"], tmp_path) == ["under", "ring-d", *without(ring, "ring-d"), "system"]
 
 
 def test_a_chain_of_thousands_of_elements_resolves() -> None:
@@ -254,7 +259,7 @@ def test_a_virtual_name_without_provider_lists_the_elements_that_would_provide_i
     assert caught.value.where.line == 1
 
 
-def test_a_set_without_operating_system_lists_the_elements_that_have_one(tmp_path: Path) -> None:
+def test_a_without_operating_system_lists_the_elements_that_have_one(tmp_path: Path) -> None:
     make_system(tmp_path, "debian")
     make_system(tmp_path, "fedora")
     make_element(tmp_path, "a")

@@ -210,7 +210,9 @@ def test_only_files_right_in_the_phase_directory_run(tmp_path: Path) -> None:
     a = make_element(
         tmp_path, "a", scripts=["install.d/a-source-install/10-x", "install.d-more/10-y", "install.d/30-z"]
     )
-    assert [file.name for file in scripts(merge([a]), "install.d")] == ["install.d/30-z"]
+    tree = merge([a])
+    assert [file.name for file in scripts(tree, "install.d")] == ["install.d/30-z"]
+    assert not ignored(tree, "install.d")
 
 
 def test_a_link_runs_when_it_leads_to_an_executable_in_the_merged_tree(tmp_path: Path) -> None:

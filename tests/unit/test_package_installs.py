@@ -81,8 +81,10 @@ def test_package_names_may_look_like_numbers(tmp_path: Path) -> None:
 
 def test_yaml_anchors_and_merge_keys_are_followed(tmp_path: Path) -> None:
     text = "a: &late\n  phase: post-install.d\nb: *late\nc:\n  <<: *late\n  uninstall: true\n"
+    text += "d:\n  phase: pre-install.d\n  <<: *late\n"
     assert squashed(tmp_path, text) == {
-        "post-install.d": {"install": [["a", "e0"], ["b", "e0"]], "uninstall": [["c", "e0"]]}
+        "pre-install.d": {"install": [["d", "e0"]]},
+        "post-install.d": {"install": [["a", "e0"], ["b", "e0"]], "uninstall": [["c", "e0"]]},
     }
 
 
@@ -195,6 +197,7 @@ def test_the_maps_of_a_list_are_taken_each_for_itself(tmp_path: Path) -> None:
         ("a: [\n", "not YAML", 2),
         ("a: b: c\n", "not YAML", 1),
         ('{"a": {"pase": "x"}}', 'unknown key "pase"', 1),
+        ('{\n\t"a": {\n\t\t"pase": "x"}}', 'unknown key "pase"', 3),
         ("a: &x\n  arch: *x\n", "alias", 1),
     ],
 )
@@ -230,8 +233,10 @@ def test_a_plain_install_keeps_what_another_element_needs_for_the_build_only(tmp
 
 
 def test_phases_do_not_interfere(tmp_path: Path) -> None:
-    wanted = squashed(tmp_path, "a:\n", "a:\n  uninstall: true\n  phase: post-install.d\n")
+    wanted = squashed(tmp_path / "1", "a:\n", "a:\n  uninstall: true\n  phase: post-install.d\n")
     assert wanted == {"install.d": {"install": [["a", "e0"]]}, "post-install.d": {"uninstall": [["a", "e1"]]}}
+    wanted = squashed(tmp_path / "2", "a:\n  phase: post-install.d\n", "a:\n  uninstall: true\n")
+    assert wanted == {"install.d": {"uninstall": [["a", "e1"]]}, "post-install.d": {"install": [["a", "e0"]]}}
 
 
 def test_an_install_that_does_not_apply_cancels_no_uninstall(tmp_path: Path) -> None:

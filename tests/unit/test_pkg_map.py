@@ -178,6 +178,8 @@ def test_links_are_followed_as_if_chrooted(tmp_path: Path) -> None:
     (tmp_path / "usr/lib/up").symlink_to("../../../../etc")
     assert within(tmp_path, "/lib/x") == tmp_path / "usr/lib/x"
     assert within(tmp_path, "lib/up/passwd") == tmp_path / "etc/passwd"
+    (tmp_path / "usr/lib/absolute").symlink_to("/usr/bin")
+    assert within(tmp_path, "lib/absolute/x") == tmp_path / "usr/bin/x"
     assert within(tmp_path, "/") == tmp_path
     (tmp_path / "round").symlink_to("round")
     with pytest.raises(OSError, match="round"):

@@ -76,12 +76,7 @@ def find_elements(path: Sequence[Path]) -> Catalogue:
     """
     found: dict[str, Element] = {}
     hidden: dict[str, tuple[Path, ...]] = {}
-    seen: set[str] = set()
     for directory in path:
-        real = os.path.realpath(directory)
-        if real in seen:
-            continue
-        seen.add(real)
         for name in _element_names(directory):
             element = Element(name, Path(os.path.realpath(directory / name)))
             winner = found.setdefault(name, element)

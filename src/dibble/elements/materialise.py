@@ -20,8 +20,9 @@ def write_tree(tree: HookTree, destination: Path) -> None:
     shows; modification times are kept. Existing files are replaced. Owners are those of this process.
     """
     destination.mkdir(parents=True, exist_ok=True)
-    for name in tree.directories:
+    for name, bits in tree.directories.items():
         (destination / name).mkdir(parents=True, exist_ok=True)
+        (destination / name).chmod(bits | 0o700)  # until all is written
     for name, file in tree.files.items():
         target = destination / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -30,5 +31,5 @@ def write_tree(tree: HookTree, destination: Path) -> None:
         shutil.copy2(file.path, target, follow_symlinks=False)
         if not file.path.is_symlink():
             target.chmod(normal_mode(file))
-    for name in sorted(tree.directories, reverse=True):  # last and from the inside: one of them may be read-only
+    for name in sorted(tree.directories, reverse=True):  # from the inside: one may be read-only
         (destination / name).chmod(tree.directories[name])

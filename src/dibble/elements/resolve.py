@@ -123,8 +123,7 @@ class _Lists:
 
     def depends(self, name: str) -> tuple[ListedName, ...]:
         if name not in self._depends:
-            listed = depends_of(self.catalogue.elements[name])
-            self._depends[name] = tuple(sorted(listed, key=lambda dependency: (dependency.name, dependency.line)))
+            self._depends[name] = depends_of(self.catalogue.elements[name])
         return self._depends[name]
 
     def provides(self, name: str) -> tuple[ListedName, ...]:

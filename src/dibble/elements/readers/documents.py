@@ -100,8 +100,8 @@ def read_document(file: Path, element: str = "") -> Document:
     except (json.JSONDecodeError, RecursionError):
         return Document(file, element, _from_yaml(text, file, element))
     try:
-        # For the lines. JSON is YAML but for tabs and the length of keys.
-        return Document(file, element, _from_yaml(text.replace("\t", " "), file, element))
+        # For the lines. JSON is YAML but for the length of keys and some breaks between lines.
+        return Document(file, element, _from_yaml(text, file, element))
     except ElementError:
         return Document(file, element, _from_plain(plain))
 
