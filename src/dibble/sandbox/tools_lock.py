@@ -56,7 +56,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """Architecture of the machine that builds → group → the packages wanted; their dependencies are found by `update`."""
 
-_LINE = re.compile(r"(\S+) (\S+) ([0-9a-f]{64}) (\d+) (pool/[^\s/]+(?:/(?!\.\.?/)[^\s/]+)+)")
+_LINE = re.compile(r"(\S+) (\S+) ([0-9a-f]{64}) (\d+) (pool(?:/(?!\.\.?(?:/|$))[^\s/]+)+)")
 _HEADER = re.compile(r"# (suite|arch|snapshot): (\S+)")
 
 

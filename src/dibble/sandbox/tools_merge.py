@@ -219,6 +219,7 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def _link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
         path.rmdir()
     if not path.is_symlink() and not path.exists():
