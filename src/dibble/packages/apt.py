@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.errors import FetchError, PackageError, SignatureError
 from dibble.packages import apt_in_target
+from dibble.packages.apt_apply import place, reason_against, replace_lost, stages
 from dibble.packages.apt_failures import resolve_failure
+from dibble.packages.apt_marks import STATES, marks_after, read_automatic, write_automatic
 from dibble.packages.apt_merge import MergedTree, needs_aliases
-from dibble.packages.apt_resolve import PRINT, AptTransaction, parse_transaction, variant_patterns
-from dibble.packages.apt_sources import bootstrap_sources
-from dibble.packages.apt_state import AptState, RepositoryState
+from dibble.packages.apt_release import repository_state
+from dibble.packages.apt_resolve import PRINT, AptTransaction, kept_back, parse_transaction, variant_patterns
+from dibble.packages.apt_sources import (
+    bootstrap_sources,
+    foreign_architectures,
+    foreign_hooks,
+    resolve_inside,
+    target_sources,
+)
+from dibble.packages.apt_state import AptState, RepositoryState, target_settings
 from dibble.packages.base import BootstrapRequest, Download, Package, Transaction
 from dibble.packages.dpkg_configure import FIRST, Target, no_services, progress_of, temporary_awk
 from dibble.packages.dpkg_database import (
+    DATABASE,
     Unpacked,
+    activate_file_triggers,
     create_database,
     enter,
     honour_diversions,
@@ -26,7 +37,7 @@ from dibble.packages.dpkg_database import (
     read_status,
     state_of,
 )
-from dibble.packages.dpkg_initramfs import PutOff
+from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff
 from dibble.packages.dpkg_initramfs import command as initramfs_command
 from dibble.packages.dpkg_scan import is_risky
 
@@ -63,6 +74,8 @@ class Apt:
         self._events = events
         self._state: AptState | None = None
         self._mirrors: tuple[str, ...] = ()
+        self._of_target = False
+        self._hooks: tuple[str, ...] = ()
         self._initramfs = PutOff()
 
     # --- deciding
@@ -74,10 +87,68 @@ class Apt:
         """
         asked = variant_patterns(request.variant, request.include, request.exclude)
         sources = bootstrap_sources(request, self._toolbox.root or Path("/"))
+        self._of_target = False
         self._state = self._reachable(sources, request.mirrors)
         self._mirrors = request.mirrors
         output = self._ask("install", asked, None)
         return AptTransaction(parse_transaction(output, {}, ()).install, marks=False)
+
+    def use_target_sources(self) -> None:
+        """From now on take sources, keys, pins and settings from the target's own /etc/apt, as it is at each call.
+
+        Raises PackageError or SignatureError when they cannot be read.
+        """
+        self._of_target = True
+        self._current()
+
+    def resolve(self, install: Sequence[str], remove: Sequence[str] = ()) -> AptTransaction:
+        """What installing and removing these come to, in the words of apt-get(8): NAME, NAME=VERSION, NAME/SUITE …
+
+        A word that begins with "/" or "./" is a package file in the target. Raises PackageError for what is unknown or
+        cannot be together, FetchError and SignatureError for lists that cannot be had.
+        """
+        local = tuple(word for word in install if word.startswith(("/", "./")))
+        asked = [word for word in install if word not in local]
+        files = [self._toolbox.path(resolve_inside(self._settings.root, word)) for word in local]
+        verb = "install" if install else "remove"
+        gone = [f"{name}-" for name in remove] if install else list(remove)
+        output = self._ask(verb, [*asked, *files, *gone], self._status_file())
+        return replace(self._parsed(output, asked), local=local)
+
+    def upgrade(self) -> AptTransaction:
+        """What bringing all packages to their newest versions comes to (dist-upgrade)."""
+        output = self._ask("dist-upgrade", [], self._status_file())
+        if kept := kept_back(output):
+            self._events.note(f"kept at their versions: {', '.join(kept)}", "warning")
+        return self._parsed(output, ())
+
+    def _parsed(self, output: str, asked: Sequence[str]) -> AptTransaction:
+        installed = {(package.name, package.arch): package.version for package in self.installed()}
+        return parse_transaction(output, installed, asked)
+
+    def _status_file(self) -> Path | None:
+        path = self._settings.root / DATABASE / "status"
+        return path if path.exists() else None
+
+    def _current(self) -> AptState:
+        """The state to ask now; a target's sources may have changed since the last call."""
+        if not self._of_target:
+            if self._state is None:
+                raise PackageError("no sources are known yet", hint="bootstrap, or use the target's")
+            return self._state
+        settings = self._settings
+        dump = target_settings(settings.root, settings.state_dir, self._toolbox)
+        self._hooks = foreign_hooks(dump)
+        sources = target_sources(
+            settings.root, settings.arch, foreign_architectures(settings.root, settings.arch), dump
+        )
+        if not sources.sources:
+            raise PackageError(
+                "the target has no apt sources", hint="write its /etc/apt/sources.list in a pre-install.d script"
+            )
+        if self._state is None or self._state.sources.digest != sources.digest:
+            self._state = self._new_state(sources)
+        return self._state
 
     def _reachable(self, sources: SourceSet, mirrors: Sequence[str]) -> AptState:
         """The state for the first mirror whose lists can be had."""
@@ -106,10 +177,10 @@ class Apt:
 
     def _ask(self, verb: str, asked: Sequence[str], status: Path | None) -> str:
         """Apt's answer to a request. Raises PackageError when it has none."""
-        state = self._state
-        assert state is not None
+        state = self._current()
+        extended = self._settings.root / STATES if status else None
         with self._events.activity("resolve"):
-            done = state.run(["apt-get", verb, *PRINT, *asked], status)
+            done = state.run(["apt-get", verb, *PRINT, *asked], status, extended)
         if done.status:
             suites = [suite for _, suite in state.sources.places]
             known = state.run(["apt-cache", "pkgnames"], status).output.splitlines()
@@ -126,20 +197,19 @@ class Apt:
         missing = [package for package in transaction.downloads if not self._entry(package).exists()]
         if not missing:
             return
-        downloads = [
-            Download(self._urls(package.url), package.sha256, package.size, package.file_name) for package in missing
-        ]
+        downloads = [self._download(package) for package in missing]
         blobs = fetch_all(downloads, self._settings.blobs_dir, self._events, offline=self._settings.offline)
         unpack_all(blobs, self._settings.packages_dir, self._events)
 
-    def _urls(self, url: str) -> tuple[str, ...]:
-        """The same file on each mirror."""
+    def _download(self, package: Package) -> Download:
+        """The package's file, which each mirror has at the same place."""
+        urls = [package.url]
         for mirror in self._mirrors:
-            if url.startswith(mirror.rstrip("/") + "/"):
-                rest = url[len(mirror.rstrip("/")) :]
-                others = [other.rstrip("/") + rest for other in self._mirrors if other != mirror]
-                return (url, *others)
-        return (url,)
+            if package.url.startswith(mirror.rstrip("/") + "/"):
+                rest = package.url[len(mirror.rstrip("/")) :]
+                urls += [other.rstrip("/") + rest for other in self._mirrors if other != mirror]
+                break
+        return Download(tuple(urls), package.sha256, package.size, package.file_name)
 
     def _entry(self, package: Package) -> Path:
         return self._settings.packages_dir / package.sha256[:2] / package.sha256
@@ -152,8 +222,8 @@ class Apt:
     def merge(self, transaction: Transaction, directory: Path) -> None:
         """Put the packages of a bootstrap into an empty directory, as a lower layer: hard links and dpkg's database.
 
-        Nothing may ever run on, or write to, the directory itself. Packages that are not provably safe to place are left
-        to `configure`.
+        Nothing may ever run on, or write to, the directory itself. Packages that are not provably safe to place are
+        left to `configure`.
         """
         packages = self._unpacked(transaction)
         packages.sort(key=lambda unpacked: unpacked.package.name != "base-files")  # it ships the links of a merged /usr
@@ -193,27 +263,78 @@ class Apt:
             stack.enter_context(self._initramfs.around(root))
             with temporary_awk(root):
                 for unpacked in placed:
-                    target.preinst(unpacked)
+                    if target.preinst(unpacked):
+                        replace_lost(root, unpacked)
             honour_diversions(root, placed)
             if first := [name for name in FIRST if name in present]:
                 target.dpkg("--force-depends", "--configure", *first)
             if left_out:
                 target.dpkg("--configure", "--no-triggers", "-a", later=True)
-                self._unpack_in_target(target, left_out)
+                apt_in_target.unpack(target, self._debs([unpacked.package for unpacked in left_out]))
             target.dpkg("--configure", "--no-triggers", "-a")
             target.dpkg("--triggers-only", "-a")
         self._check_configured()
 
-    def _unpack_in_target(self, target: Target, packages: Sequence[Unpacked]) -> None:
-        apt_in_target.unpack(target, self._debs([unpacked.package for unpacked in packages]))
+    # --- a root that is a system
+
+    def apply(self, transaction: Transaction, on_line: Callable[[str], None] | None = None) -> None:
+        """Carry out a transaction in a root that is a system already; `on_line` gets what scripts and tools print.
+
+        Files are placed natively where that is provably what dpkg would do, else by the target's own apt or dpkg. The
+        initramfs is put off where possible. Raises PackageError for a script that fails.
+        """
+        known = transaction if isinstance(transaction, AptTransaction) else _as_apt(transaction)
+        root = self._settings.root
+        before = read_automatic(root)
+        if known:
+            self.fetch(known)
+            packages = self._unpacked(known)
+            reason = " ".join(self._hooks) or reason_against(root, known, packages, read_status(root))
+            with ExitStack() as stack:
+                target = self._target(len(known.downloads) + len(known.local), stack, on_line)
+                stack.enter_context(no_services(root))
+                if reason:
+                    self._events.note(f"the target's own tools install: {reason}")
+                    self._apply_in_target(target, known)
+                else:
+                    self._apply_natively(target, packages)
+            self._check_configured()
+        if known.marks:
+            write_automatic(root, marks_after(before, known, self._settings.arch))
+
+    def _apply_natively(self, target: Target, packages: Sequence[Unpacked]) -> None:
+        old_mask = os.umask(0o022)
+        try:
+            for group in stages(packages):
+                enter(target.root, group, link=False)
+                for unpacked in group:
+                    target.preinst(unpacked)
+                    place(target.root, unpacked)
+                honour_diversions(target.root, group)
+                activate_file_triggers(target.root, (path for unpacked in group for path in unpacked.paths()))
+                with self._initramfs.around(target.root):
+                    target.dpkg("--configure", "--no-triggers", "-a")
+            with self._initramfs.around(target.root):
+                target.dpkg("--triggers-only", "-a")
+        finally:
+            os.umask(old_mask)
+
+    def _apply_in_target(self, target: Target, transaction: AptTransaction) -> None:
+        debs = self._debs(transaction.downloads)
+        with ExitStack() as stack:
+            if not {package.name for package in transaction.downloads} & set(INITRAMFS_PACKAGES):
+                # dpkg cannot replace a file that something is mounted on
+                stack.enter_context(self._initramfs.around(target.root))
+            if self._of_target and (target.root / "usr/bin/apt-get").exists():
+                apt_in_target.apt_install(target, transaction, self._current(), debs)
+            else:
+                apt_in_target.dpkg_install(target, transaction, debs)
 
     def _debs(self, packages: Sequence[Package]) -> dict[str, Path]:
         """The package files, by the names that apt gives them; those that are gone from the store are fetched again."""
         from dibble.packages.fetch import fetch_all
 
-        downloads = [
-            Download(self._urls(package.url), package.sha256, package.size, package.file_name) for package in packages
-        ]
+        downloads = [self._download(package) for package in packages]
         blobs = fetch_all(downloads, self._settings.blobs_dir, self._events, offline=self._settings.offline)
         return {apt_in_target.archive_name(package): blobs[package.sha256] for package in packages}
 
@@ -272,6 +393,11 @@ class Apt:
         """The packages whose files are in the root, sorted by name as in dpkg's status file."""
         return packages_in(read_status(self._settings.root))
 
+    def repository_state(self, uri: str, suite: str) -> str | None:
+        """The sha256 of a repository's newest top-level file, without apt; None when nobody can tell."""
+        settings = self._settings
+        return repository_state(uri, suite, settings.state_dir, offline=settings.offline, max_age_s=settings.max_age_s)
+
     def repositories(self) -> tuple[RepositoryState, ...]:
         """The repositories of the sources in use and the sha256 of what apt used of each."""
         from hashlib import sha256
@@ -280,3 +406,9 @@ class Apt:
             return ()
         found = self._state.release_files().items()
         return tuple(RepositoryState(uri, suite, sha256(path.read_bytes()).hexdigest()) for (uri, suite), path in found)
+
+
+def _as_apt(transaction: Transaction) -> AptTransaction:
+    """A transaction without word on what was asked for: everything was."""
+    names = tuple(package.name for package in transaction.install)
+    return AptTransaction(transaction.install, transaction.upgrade, transaction.remove, names)

@@ -1,16 +1,16 @@
 """The target's own apt and dpkg, fed from the store: for what we do not place ourselves.
 
-Packages and lists appear where they look for them, by read-only bind mounts on a tmpfs, so nothing is copied, nothing is
-fetched again and nothing of it stays in the image.
+Packages and lists appear where they look for them, by read-only bind mounts on a tmpfs, so nothing is copied, nothing
+is fetched again and nothing of it stays in the image.
 """
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
-from dibble.packages.dpkg_configure import dpkg_failure, script_failed
+from dibble.errors import PackageError
+from dibble.packages.dpkg_configure import dpkg_failure, last_lines
 from dibble.sandbox import mounts
 from dibble.sandbox.syscalls import MNT_DETACH, umount
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dibble.packages.apt_resolve import AptTransaction
     from dibble.packages.apt_state import AptState
     from dibble.packages.base import Package
-    from dibble.packages.dpkg_configure import Target
+from dibble.packages.dpkg_configure import Target
 
 _ARCHIVES = "var/cache/apt/archives"
 _LISTS = "var/lib/apt/lists"
@@ -46,8 +46,7 @@ _DPKG_OPTIONS = ("--force-confdef", "--force-confold", "--force-unsafe-io")
 
 def archive_name(package: Package) -> str:
     """The file name that apt gives a package (apt-pkg/acquire-item.cc: the version is quoted, mostly its colon)."""
-    version = quote(package.version, safe="+~.-").lower() if ":" in package.version else package.version
-    return f"{package.name}_{version}_{package.arch}.deb"
+    return f"{package.name}_{package.version.replace(':', '%3a')}_{package.arch}.deb"
 
 
 @contextlib.contextmanager
@@ -100,11 +99,20 @@ def apt_install(target: Target, transaction: AptTransaction, state: AptState, de
     with archives(target.root, debs), lists(target.root, state):
         done = target.run(["apt-get", *flags, *options, "install", *words])
     if done.status:
-        if "dpkg: error" in done.output:
-            error = dpkg_failure(done.output)
-            assert error is not None
-            raise error
-        raise script_failed("the request", "apt-get install", f"status {done.status}", done.output)
+        error = dpkg_failure(done.output) if "dpkg: error" in done.output else None
+        raise error or PackageError(
+            f"the target's apt-get ended with status {done.status}" + last_lines(done.output.splitlines())
+        )
+
+
+def dpkg_install(target: Target, transaction: AptTransaction, debs: Mapping[str, Path]) -> None:
+    """Carry out `transaction` with the target's dpkg, for a target whose apt is missing or knows other sources."""
+    if transaction.remove:
+        target.dpkg("--force-depends", "--remove", *transaction.remove)
+    if debs or transaction.local:
+        with archives(target.root, debs) as folder:
+            target.dpkg("--unpack", *(f"{folder}/{name}" for name in debs), *transaction.local)
+    target.dpkg("--configure", "-a")
 
 
 def _exact(package: Package) -> str:

@@ -1,8 +1,8 @@
 """Packages of the store → one tree of hard links, as dpkg would have unpacked them into an empty root.
 
-The tree becomes the lowest layer of an overlay and is only ever seen through it: a file in it *is* the file in the store.
-A package that cannot be placed beyond doubt (two packages ship one path; a link where another ships a directory) is left
-out whole, for the target's own dpkg to unpack later.
+The tree becomes the lowest layer of an overlay and is only ever seen through it: a file in it *is* the file in the
+store. A package that cannot be placed beyond doubt (two packages ship one path; a link where another ships a directory)
+is left out whole, for the target's own dpkg to unpack later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - dataclass field type
 from typing import TYPE_CHECKING
 
 from dibble.packages.apt_sources import resolve_inside

@@ -31,7 +31,7 @@ DEFAULT_KEYRING = "usr/share/keyrings/debian-archive-keyring.gpg"
 # Settings of a target that change what apt resolves or how it reaches a mirror; everything else (hooks above all)
 # belongs to the target's own apt and must not run outside. Source: apt.conf(5).
 _SETTINGS = re.compile(
-    r"(APT::(Install-(Recommends|Suggests)|Default-Release|Architectures|Build-Profiles|Solver|NeverAutoRemove"
+    r"(APT::(Install-(Recommends|Suggests)|Default-Release|Build-Profiles|Solver|NeverAutoRemove"
     r"|Never-MarkAuto-Sections|AutoRemove|Get::AllowUnauthenticated)"
     r"|Acquire::(http|https|ftp)::(?!Proxy-Auto-Detect|ProxyAutoDetect).*|Acquire::(AllowInsecureRepositories|ForceIPv[46]))"
     r"(::.*)?",
@@ -102,7 +102,7 @@ def bootstrap_sources(request: BootstrapRequest, tools_root: Path, *, recommends
     for line in request.sources:
         for source in parse_list(line, "the request's sources"):
             sources.append(
-                _with_keys(source, keys, lambda name: Path(name))
+                _with_keys(source, keys, Path)
                 if source.signed_by
                 else replace(source, signed_by=signed_by, fields=(*source.fields, *insecure))
             )
@@ -139,6 +139,22 @@ def target_sources(root: Path, arch: str, foreign: Iterable[str], settings: Iter
         tuple(preferences.items()),
         tuple(line for line in settings if _SETTINGS.fullmatch(line.partition(" ")[0])),
     )
+
+
+def foreign_architectures(root: Path, arch: str) -> tuple[str, ...]:
+    """The further architectures of the system in `root` (dpkg --add-architecture)."""
+    return tuple(name for name in _read(root / "var/lib/dpkg/arch").decode("ascii", "replace").split() if name != arch)
+
+
+def foreign_hooks(settings: Iterable[str]) -> tuple[str, ...]:
+    """Commands that the target's apt is set up to run around dpkg, other than the harmless dpkg-preconfigure."""
+    found = []
+    for line in settings:
+        name, _, value = line.partition(" ")
+        is_hook = re.match(r"DPkg::(Pre-Invoke|Post-Invoke|Pre-Install-Pkgs)::", name, re.IGNORECASE)
+        if is_hook and "dpkg-preconfigure" not in value and value != '"";':
+            found.append(f"its apt runs {value.strip(';')} around dpkg")
+    return tuple(found)
 
 
 def resolve_inside(root: Path, name: str) -> Path:

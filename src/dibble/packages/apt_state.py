@@ -5,7 +5,8 @@
     STATE/lists-TRUST/                 lists of all sets that trust the same keys, so a suite is fetched once
 
 Nothing of the host's apt configuration is read: the file named by APT_CONFIG comes first and names other places for all
-parts (apt.conf(5)). Parallel builds share the state: lists change under an exclusive lock and are read under a shared one.
+parts (apt.conf(5)). Parallel builds share the state: lists change under an exclusive lock and are read under a shared
+one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.errors import FetchError
+from dibble.errors import FetchError, PackageError
 from dibble.packages.apt_failures import update_failure
+from dibble.packages.apt_release import note_release
 from dibble.packages.apt_sources import SourceSet, proxies
 from dibble.packages.debian_sources import render
 
@@ -146,6 +148,8 @@ class AptState:
         for line in done.output.splitlines():
             if line.startswith("W: "):
                 self._events.note(line[3:], "warning")
+        for (uri, suite), file in self.release_files().items():
+            note_release(uri, suite, file, self._home.parent)
         (self._home / "updated").touch()
 
     def _is_fresh(self) -> bool:
@@ -236,9 +240,6 @@ class AptState:
         lines = [f'{name} "{value}";' for name, value in places.items()]
         arches = " ".join(f'"{arch}";' for arch in (self.sources.arch, *self.sources.foreign))
         lines += [f'APT::Architecture "{self.sources.arch}";', f"APT::Architectures {{ {arches} }};"]
-        lines += [
-            f"APT::Architectures {{ {''.join(f'{chr(34)}{arch}{chr(34)}; ' for arch in (self.sources.arch, *self.sources.foreign))}}};"
-        ]
         return "\n".join((*lines, *_OPTIONS, *self.sources.settings)) + "\n"
 
 
@@ -256,6 +257,22 @@ def list_name(uri: str, suite: str, name: str) -> str:
         for byte in path.encode()
     )
     return quoted.replace("/", "_") + name
+
+
+def target_settings(root: Path, state_dir: Path, toolbox: Toolbox) -> tuple[str, ...]:
+    """All settings in the apt configuration of the system in `root`, as `apt-config dump` prints them."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    etc = toolbox.path(root / "etc/apt")
+    text = f'Dir::Etc::main "{etc}/apt.conf";\nDir::Etc::parts "{etc}/apt.conf.d";\n'
+    file = state_dir / f"target-{hashlib.sha256(etc.encode()).hexdigest()[:_SHORT]}.conf"
+    if not file.exists() or file.read_text() != text:
+        file.write_text(text)
+    done = toolbox.run(["apt-config", "dump"], env={"LC_ALL": "C", "APT_CONFIG": toolbox.path(file)}, check=False)
+    if done.status:
+        raise PackageError(
+            f"apt cannot read the target's configuration: {done.output.strip()}", hint="look at its /etc/apt/apt.conf.d"
+        )
+    return tuple(line for line in done.output.splitlines() if line.endswith(";"))
 
 
 def _said(sources: SourceSet) -> str:

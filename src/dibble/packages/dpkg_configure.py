@@ -57,10 +57,10 @@ class Target:
         """Run a program in the target; the caller looks at its status."""
         return run(argv, root=self.root, env=self.environment, on_line=self.on_line, check=False)
 
-    def preinst(self, unpacked: Unpacked) -> None:
-        """Run a package's preinst, if it has one, as for a first installation. Raises PackageError."""
+    def preinst(self, unpacked: Unpacked) -> bool:
+        """Run a package's preinst as for a first installation; False when it has none. Raises PackageError."""
         if not unpacked.script("preinst"):
-            return
+            return False
         control = unpacked.control()
         name = control.get("Package")
         script = f"/{DATABASE}/info/{info_name(control)}.preinst"
@@ -77,6 +77,7 @@ class Target:
         done = run([script, "install"], root=self.root, env=environment, on_line=self.on_line, check=False)
         if done.status:
             raise script_failed(f"{name} {control.get('Version')}", "preinst", f"status {done.status}", done.output)
+        return True
 
     def dpkg(self, *arguments: str, later: bool = False) -> bool:
         """Run dpkg. True when all went well.
@@ -146,22 +147,25 @@ def dpkg_failure(output: str, *, later: bool = False) -> PackageError | None:
             return script_failed(
                 match[1], name, script[3].replace("returned error exit ", ""), "\n".join(lines[:number])
             )
-        return PackageError(f"{match[1]}: {reason or 'dpkg cannot process it'}{_tail(lines[:number])}")
+        return PackageError(f"{match[1]}: {reason or 'dpkg cannot process it'}{last_lines(lines[:number])}")
     if dependencies and later:
         return None
     if dependencies:
         said = [line.strip() for line in lines if " depends on " in line or "is not configured yet" in line]
-        return PackageError(f"{', '.join(dependencies)} cannot be configured, for lack of dependencies" + _tail(said))
-    return PackageError(f"dpkg failed{_tail(lines)}")
+        return PackageError(
+            f"{', '.join(dependencies)} cannot be configured, for lack of dependencies" + last_lines(said)
+        )
+    return PackageError(f"dpkg failed{last_lines(lines)}")
 
 
 def script_failed(package: str, script: str, how: str, output: str) -> PackageError:
     """The error for a maintainer script that failed, with the last lines it printed."""
     return PackageError(
-        f"the {script} of {package} ended with {how}{_tail(output.splitlines())}",
+        f"the {script} of {package} ended with {how}{last_lines(output.splitlines())}",
         hint="the package's script fails in the image; look at the lines above",
     )
 
 
-def _tail(lines: Sequence[str]) -> str:
+def last_lines(lines: Sequence[str]) -> str:
+    """The end of what was printed, indented, to follow a message."""
     return "".join(f"\n    {line}" for line in lines[-12:] if line.strip())

@@ -1,7 +1,8 @@
 """dpkg's database, read and written without dpkg: packages that are put in place but not yet configured.
 
-A package is entered as "install ok unpacked". Its conffiles lie at their final places already and carry their final md5:
-at configuration dpkg looks for `FILE.dpkg-new`, finds none and leaves them alone, so there is no prompt and no rename.
+A package is entered as "install ok unpacked". Its conffiles lie at their final places already and carry their final
+md5: at configuration dpkg looks for `FILE.dpkg-new`, finds none and leaves them alone, so there is no prompt and no
+rename.
 
 Source: dpkg 1.22: lib/dpkg/fields.c, lib/dpkg/dump.c, lib/dpkg/triglib.c, src/main/configure.c; deb-triggers(5),
 dpkg's doc/spec/triggers.txt and dpkg-query(1) for the names of info files.
@@ -67,7 +68,7 @@ class Unpacked:
 
 
 def info_name(control: Paragraph) -> str:
-    """The stem of a package's files in info/, which is also its name in triggers: with architecture if co-installable."""
+    """The stem of a package's files in info/, and its name in triggers: with architecture if co-installable."""
     name = control.get("Package")
     return f"{name}:{control.get('Architecture')}" if control.get("Multi-Arch") == "same" else name
 
@@ -112,8 +113,8 @@ def enter(root: Path, packages: Sequence[Unpacked], *, link: bool) -> None:
     """Enter packages, whose files are in place, into the database of `root` as unpacked.
 
     A paragraph of the same package and architecture is replaced. The status file comes last and is renamed into place:
-    after a crash the packages are not there. With `link` the info files are hard links into the store, which only a root
-    that is the lower layer of an overlay may have.
+    after a crash the packages are not there. With `link` the info files are hard links into the store, which only a
+    root that is the lower layer of an overlay may have.
     """
     base = root / DATABASE
     with locked(root):

@@ -1,14 +1,13 @@
 """One initramfs instead of one for each package that asks for it.
 
-While packages are configured, a stub stands over `update-initramfs` by a bind mount, which leaves no trace in the image;
-it notes that it was called. Afterwards the real program runs once.
+While packages are configured, a stub stands over `update-initramfs` by a bind mount, which leaves no trace in the
+image; it notes that it was called. Afterwards the real program runs once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.sandbox import mounts
@@ -16,8 +15,11 @@ from dibble.sandbox.syscalls import MNT_DETACH, umount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PROGRAM = "usr/sbin/update-initramfs"
+INITRAMFS_PACKAGES = ("initramfs-tools", "dracut")
+"""They ship the program."""
 _NOTE = "dev/shm/.dibble-update-initramfs"
 """In the private /dev of the target, so it never gets into an image."""
 

@@ -9,7 +9,7 @@ import re
 _TOOLS = {
     b"dpkg-divert": re.compile(rb"--(truename|list|listpackage|no-rename|remove)\b"),
     b"dpkg-statoverride": re.compile(rb"--(list|remove)\b"),
-    b"update-alternatives": re.compile(rb"--(query|list|display|get-selections|remove|remove-all)\b"),
+    b"update-alternatives": re.compile(rb"--(query|list|display|get-selections|remove|remove-all|auto)\b"),
 }
 
 
