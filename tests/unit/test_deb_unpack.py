@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.unit.debs import COMPRESSORS, CONTROL, FORMATS, ME, ROOT, File, ar_of, deb_of, tar_of
 
-from dibble.errors import PackageError, StoreError
+from dibble.errors import HostError, PackageError, StoreError
 from dibble.events import Events
 from dibble.packages.unpack import deb as deb_module
 from dibble.packages.unpack import stream as stream_module
@@ -408,6 +409,26 @@ def test_the_error_of_a_worker_names_the_package(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"bad\.deb is truncated") as caught:
         unpack_all({"a" * 64: good, "b" * 64: bad}, tmp_path / "packages", Events())
     assert "fetch it again" in caught.value.hint
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = tmp_path / "good.deb", tmp_path / "bad.deb"
+    good.write_bytes(SMALL)
+    bad.write_bytes(SMALL)
+    real = deb_module._unpack_open
+
+    def die(file: IO[bytes], place: Path) -> None:
+        if file.name.endswith("bad.deb"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(file, place)
+
+    monkeypatch.setattr(deb_module, "_unpack_open", die)
+    with pytest.raises(HostError, match="was killed"):
+        unpack_all({"a" * 64: good, "b" * 64: bad}, tmp_path / "packages", Events())
+    monkeypatch.undo()
+    found = unpack_all({"a" * 64: good, "b" * 64: bad}, tmp_path / "packages", Events())
+    assert {path.parent.parent for path in found.values()} == {tmp_path / "packages"}
+    assert not list((tmp_path / "packages").rglob(".*.new"))
 
 
 def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def file_size_limit(limit: int) -> Iterator[None]:
 
 def test_a_limit_of_the_kernel_counts_as_a_full_disk(server: Server, tmp_path: Path) -> None:
     server.files["a.deb"] = Served()
-    with file_size_limit(100_000), pytest.raises(StoreError, match="no space left"):
+    with file_size_limit(100_000), pytest.raises(StoreError, match="no room left"):
         fetch_all([server.download("a.deb")], tmp_path, Events())
 
 

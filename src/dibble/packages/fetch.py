@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from dibble.errors import DibbleError, FetchError, FileGone, StoreError
 from dibble.packages.http import Failure, Reason, new_session, opened
+from dibble.store.places import disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -277,11 +278,7 @@ def _store_faults(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise StoreError(
-                f"no space left in {directory} ({error.strerror})",
-                hint="free some there (`dibble cache gc`), or set DIB_IMAGE_CACHE to a directory on a larger disk;"
-                " what was received so far is kept",
-            ) from error
+            raise disk_full(error, directory) from error
         raise StoreError(
             f"cannot write to {error.filename or directory}: {error.strerror}",
             hint="give yourself the right to write there, or set DIB_IMAGE_CACHE to another directory",

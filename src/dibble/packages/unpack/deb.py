@@ -11,13 +11,15 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from dibble.errors import PackageError, StoreError, Where
+from dibble.errors import HostError, PackageError, StoreError, Where
 from dibble.packages.unpack.ar import DamagedArchive, Member, members
 from dibble.packages.unpack.stream import Stream
 from dibble.packages.unpack.tar import Writer, entries
+from dibble.store.places import disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,17 +76,29 @@ def unpack_all(debs: Mapping[str, Path], packages_dir: Path, events: Events) -> 
             return found
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor, as_completed
+        from concurrent.futures.process import BrokenProcessPool
 
         # fork: the modules are loaded, and workers touch neither threads nor events of this process
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_quietly) as pool:
             try:
                 running = [pool.submit(unpack, debs[sha256], found[sha256]) for sha256 in missing]
                 for done, future in enumerate(as_completed(running)):
                     future.result()
                     activity.progress(done + 1, len(missing), "packages")
+            except BrokenProcessPool as error:
+                raise HostError(
+                    "a process that unpacked packages was killed",
+                    hint="if nobody killed it, the machine may have run out of memory: see dmesg",
+                ) from error
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
     return found
+
+
+def _die_quietly() -> None:
+    """In a worker: let Ctrl-C end it at once, without a traceback; the parent has its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _unpack_open(file: IO[bytes], place: Path) -> None:
@@ -171,10 +185,7 @@ def _locked_place(destination: Path) -> Iterator[Path | None]:
 
 def _as_error(deb: Path, destination: Path, error: OSError) -> PackageError | StoreError:
     if error.errno in _FULL:
-        return StoreError(
-            f"no space left in {destination.parent}",
-            hint="free some there (`dibble cache gc`), or set DIB_IMAGE_CACHE to a directory on a larger disk",
-        )
+        return disk_full(error, destination.parent)
     if error.errno == errno.EPERM:
         return PackageError(
             f"{deb.name} holds what cannot be created here: {error}",
