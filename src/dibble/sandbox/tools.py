@@ -98,8 +98,8 @@ class ToolsTree:
                 self._make_all(lock, names)
         if lock is not self._locked:
             self._events.note(
-                f"the tools are not the locked ones, which are no longer to be had: {self._locked.suite} as it was"
-                f" when they were replaced; run `dibble tools update` in dibble's source, or update dibble",
+                f"the tools are not the locked ones, which the mirrors no longer have, but those that {lock.suite} had when"
+                " they were fetched: update dibble, or run `dibble tools update` in its source",
                 level="warning",
             )
         return tuple(self._directory(lock, name) for name in names)
@@ -120,7 +120,9 @@ class ToolsTree:
         """A lock of the same packages in the versions that the suite has now. Raises `gone` when that has no sense."""
         if self._offline or self._substitute_path.exists():
             raise gone
-        self._events.note(f"{gone.message}; looking for the versions that {self._locked.suite} has now", "warning")
+        self._events.note(
+            f"{gone.message.partition(':')[0]}; taking the versions that {self._locked.suite} has now", "warning"
+        )
         wanted = {name: [package.name for package in group] for name, group in self._locked.groups.items()}
         lock = resolve(
             wanted,
