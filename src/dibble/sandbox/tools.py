@@ -98,8 +98,8 @@ class ToolsTree:
                 self._make_all(lock, names)
         if lock is not self._locked:
             self._events.note(
-                f"the tools are not the locked ones, which the mirrors no longer have, but those that {lock.suite} had when"
-                " they were fetched: update dibble, or run `dibble tools update` in its source",
+                "the tools are not the locked ones, which the mirrors no longer have, but those that"
+                f" {lock.suite} had when they were fetched: update dibble, or run `dibble tools update` in its source",
                 level="warning",
             )
         return tuple(self._directory(lock, name) for name in names)
