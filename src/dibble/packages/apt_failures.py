@@ -7,6 +7,7 @@ methods/gpgv.cc, methods/sqv.cc, apt-private/private-install.cc).
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -19,17 +20,78 @@ _PLACE = re.compile(
     r"(?:repository|GPG error:|Failed to fetch) '?((?:https?|ftp|file|copy|mirror)[^\s']*)(?: ([^\s']+))?"
 )
 _MISSING_KEY = re.compile(r"NO_PUBKEY ([0-9A-F]{8,40})|[Mm]issing key ([0-9A-F]{8,40})")
-_BAD_SIGNATURE = re.compile(
-    r"BADSIG|EXPKEYSIG|REVKEYSIG|EXPSIG|ERRSIG|Clearsigned file isn't valid|[Bb]ad signature|is not signed"
-    r"|OpenPGP signature verification failed|sqv returned an error|signature verification"
+
+_OTHER_MIRROR = "use another mirror (DIB_DISTRIBUTION_MIRROR)"
+_TAMPERED = (
+    f"the mirror, or something between, changes data: {_OTHER_MIRROR}; for an archive that is not signed at all, give"
+    " --unsigned"
 )
-_MID_SYNC = re.compile(r"Hash Sum mismatch|unexpected size|Mirror sync in progress|Hashes of expected file")
-_NO_ANSWER = re.compile(
-    r"Could not resolve|Temporary failure resolving|Could not connect|Unable to connect|Cannot initiate the connection"
-    r"|Connection (failed|refused|timed out)|timed out|Could not handshake|Network is unreachable|No route to host"
-    r"|certificate"
+_WAIT = f"try again in some minutes, or {_OTHER_MIRROR}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """One kind of failure; `message` knows {mirror}, {suite} and {reason}, which is the line that fits `pattern`."""
+
+    pattern: re.Pattern[str]
+    kind: type[FetchError]
+    message: str
+    hint: str
+
+
+# Tried in order: what says more comes first.
+_CAUSES = (
+    _Cause(
+        re.compile(r"NOSPLIT|NODATA|does the network require authentication"),
+        FetchError,
+        "what {mirror} answers for {suite} is no package archive's",
+        "does the network ask for a login, or does a proxy answer in the mirror's place?",
+    ),
+    _Cause(
+        re.compile(
+            r"BADSIG|EXPKEYSIG|REVKEYSIG|EXPSIG|ERRSIG|[Bb]ad signature|sqv returned an error|Splitting up .* failed"
+            r"|following signatures were invalid|OpenPGP signature verification failed"
+        ),
+        SignatureError,
+        "the signature of {mirror} {suite} does not verify: {reason}",
+        _TAMPERED,
+    ),
+    _Cause(re.compile(r"is not signed"), SignatureError, "{mirror} {suite} is not signed", _TAMPERED),
+    _Cause(
+        re.compile(r"Hash Sum mismatch|unexpected size|Mirror sync in progress"),
+        FetchError,
+        "{mirror} {suite} is mid-sync: {reason}",
+        _WAIT,
+    ),
+    _Cause(
+        re.compile(r"E: Failed to fetch \S+/(Packages|Contents|Translation)\S* +40[34]"),
+        FetchError,
+        "{mirror} {suite} is mid-sync: its Packages file is not there",
+        _WAIT,
+    ),
+    _Cause(
+        re.compile(
+            r"Could not resolve|Temporary failure resolving|Could not connect|Unable to connect"
+            r"|Cannot initiate the connection|Connection (failed|refused|timed out)|timed out|Could not handshake"
+            r"|Network is unreachable|No route to host|certificate"
+        ),
+        FetchError,
+        "{mirror} does not answer: {reason}",
+        f"check the network and the proxy variables, or {_OTHER_MIRROR}",
+    ),
+    _Cause(
+        re.compile(r"does not have a Release file|no longer has a Release file"),
+        FileGone,
+        '{mirror} has no suite "{suite}"',
+        "check the release (DIB_RELEASE) and the mirror (DIB_DISTRIBUTION_MIRROR)",
+    ),
+    _Cause(
+        re.compile(r"^E: |", re.MULTILINE),
+        FetchError,
+        "the package lists of {mirror} {suite} cannot be fetched: {reason}",
+        "",
+    ),
 )
-_NO_RELEASE = re.compile(r"does not have a Release file|no longer has a Release file|\b40[34] +\w")
 
 
 def update_failure(output: str, where: Sequence[tuple[str, str]]) -> FetchError:
@@ -42,28 +104,9 @@ def update_failure(output: str, where: Sequence[tuple[str, str]]) -> FetchError:
             hint="give the archive's keyring with DIB_APT_KEYRING=FILE if you trust that key,"
             " or --unsigned to use the mirror without any check (the report will say so)",
         )
-    if _BAD_SIGNATURE.search(output):
-        return SignatureError(
-            f"the signature of {mirror} {suite} does not verify: {_reason(output, _BAD_SIGNATURE)}",
-            hint="the mirror, or something between, changes data: use another mirror (DIB_DISTRIBUTION_MIRROR); for an"
-            " archive that is not signed at all, give --unsigned",
-        )
-    if _MID_SYNC.search(output):
-        return FetchError(
-            f"{mirror} {suite} is mid-sync: {_reason(output, _MID_SYNC)}",
-            hint="try again in some minutes, or use another mirror (DIB_DISTRIBUTION_MIRROR)",
-        )
-    if _NO_ANSWER.search(output):
-        return FetchError(
-            f"{mirror} does not answer: {_reason(output, _NO_ANSWER)}",
-            hint="check the network and the proxy variables, or use another mirror (DIB_DISTRIBUTION_MIRROR)",
-        )
-    if _NO_RELEASE.search(output):
-        return FileGone(
-            f'{mirror} has no suite "{suite}"',
-            hint="check the release (DIB_RELEASE) and the mirror (DIB_DISTRIBUTION_MIRROR)",
-        )
-    return FetchError(f"the package lists of {mirror} {suite} cannot be fetched: {_reason(output, re.compile('^E: '))}")
+    cause = next(cause for cause in _CAUSES if cause.pattern.search(output))
+    reason = _reason(output, cause.pattern)
+    return cause.kind(cause.message.format(mirror=mirror, suite=suite, reason=reason), hint=cause.hint)
 
 
 def resolve_failure(output: str, asked: Sequence[str], suites: Iterable[str], known: Iterable[str]) -> PackageError:
@@ -143,8 +186,11 @@ def _place(output: str, where: Sequence[tuple[str, str]]) -> tuple[str, str]:
 
 
 def _reason(output: str, pattern: re.Pattern[str]) -> str:
+    """The part of apt's output that says most: the last line that the pattern fits, without what we say ourselves."""
     for line in reversed(output.splitlines()):
         if pattern.search(line):
             text = re.sub(r"^[EW]: ", "", line.strip())
-            return re.sub(r"^(Failed to fetch|GPG error:) \S+ +", "", text)
+            text = re.sub(r"^(Failed to fetch|GPG error:) \S+ +", "", text)
+            text = re.sub(r"^.*(error message is|InRelease|Release): ", "", text)
+            return re.sub(r"\s+", " ", re.sub(r"\[IP: [^]]*\]", "", text)).strip()
     return "apt gives no reason"

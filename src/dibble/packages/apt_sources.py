@@ -70,6 +70,15 @@ class SourceSet:
         return hashlib.sha256("\n".join(sorted(set(rows))).encode()).hexdigest()
 
     @property
+    def is_insecure(self) -> bool:
+        """Whether something may come from these sources without a valid signature."""
+        fields = {name for source in self.sources for name, _ in source.fields}
+        risky = {"Trusted", "Allow-Insecure", "Allow-Weak", "Allow-Downgrade-To-Insecure"}
+        return bool(fields & risky) or any(
+            "insecure" in line.lower() or "unauth" in line.lower() for line in self.settings
+        )
+
+    @property
     def places(self) -> tuple[tuple[str, str], ...]:
         """(uri without final slash, suite) of each repository, in order, once."""
         pairs = ((uri.rstrip("/"), suite) for source in self.sources for uri in source.uris for suite in source.suites)

@@ -3,6 +3,7 @@
     STATE/SET/apt.conf, etc/, cache/   the configuration of a set of sources, by its digest; never changed once made
     STATE/SET/updated                  its time is that of the last successful update
     STATE/lists-TRUST/                 lists of all sets that trust the same keys, so a suite is fetched once
+    STATE/unsigned-TRUST/              lists of sets that do without signatures for some source
 
 Nothing of the host's apt configuration is read: the file named by APT_CONFIG comes first and names other places for all
 parts (apt.conf(5)). Parallel builds share the state: lists change under an exclusive lock and are read under a shared
@@ -75,7 +76,8 @@ class AptState:
         self._events = events
         self._offline = offline
         self._max_age_s = max_age_s
-        self.lists = state_dir / f"lists-{sources.trust[:_SHORT]}"
+        kind = "unsigned" if sources.is_insecure else "lists"
+        self.lists = state_dir / f"{kind}-{sources.trust[:_SHORT]}"
         # the paths in the configuration are those the tools see, and caches are for one build of apt
         name = f"{sources.digest} {toolbox.path(state_dir)} {toolbox.identity}"
         self._home = state_dir / hashlib.sha256(name.encode()).hexdigest()[:_SHORT]
@@ -141,6 +143,8 @@ class AptState:
 
     def _update(self) -> None:
         with self._events.activity("package lists"):
+            if not self.lists.exists():
+                self._seed()
             (self.lists / "partial").mkdir(parents=True, exist_ok=True)
             done = self._run(["apt-get", "update", "-q"], None, None)
         if done.status:
@@ -151,6 +155,25 @@ class AptState:
         for (uri, suite), file in self.release_files().items():
             note_release(uri, suite, file, self._home.parent)
         (self._home / "updated").touch()
+
+    def _seed(self) -> None:
+        """Begin with lists that other keys vouched for, so that the same suite is not fetched again.
+
+        apt asks whether they are the newest, and verifies the signature with the new keys even if so; what the signed
+        file names was verified when it was fetched (never true of unsigned lists, which are not taken).
+        """
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=self.lists.parent))
+        try:
+            new.chmod(0o755)
+            prefixes = tuple(list_name(uri, suite, "") for uri, suite in self.sources.places)
+            for file in self.lists.parent.glob("lists-*/*"):
+                if file.name.startswith(prefixes) and not (new / file.name).exists():
+                    with contextlib.suppress(OSError):
+                        os.link(file, new / file.name)
+            with contextlib.suppress(OSError):
+                new.rename(self.lists)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
     def _is_fresh(self) -> bool:
         try:
@@ -226,7 +249,7 @@ class AptState:
             "Dir::Etc::parts": f"{home}/etc/parts",
             "Dir::Etc::sourcelist": "/dev/null",
             "Dir::Etc::sourceparts": f"{home}/etc/sources.d",
-            "Dir::Etc::trusted": "/dev/null",
+            "Dir::Etc::trusted": f"{home}/etc/none.gpg",
             "Dir::Etc::trustedparts": f"{home}/etc/trusted",
             "Dir::Etc::preferences": "/dev/null",
             "Dir::Etc::preferencesparts": f"{home}/etc/preferences.d",

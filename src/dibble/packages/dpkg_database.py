@@ -242,7 +242,6 @@ def _write_info(unpacked: Unpacked, info: Path, name: str, *, link: bool) -> Non
             except OSError:  # EMLINK, EXDEV: a copy is as good
                 pass
         shutil.copy2(source, target)
-        os.chown(target, 0, 0)
 
 
 def _stale_info(info: Path, name: str) -> list[Path]:
