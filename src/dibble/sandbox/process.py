@@ -5,6 +5,7 @@ The environment is built from nothing, standard input is closed unless given, an
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -58,25 +59,19 @@ def run(
     does not exist.
     """
 
-    def before_exec() -> None:
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if root is not None:
-            os.chroot(root)
-        os.chdir(cwd or "/")
-
     program = list(map(str, argv))
     try:
-        process = subprocess.Popen(  # noqa: PLW1509 - only async-signal-safe calls; one thread forks at a time
+        process = subprocess.Popen(
             program,
             env=dict(env),
             stdin=None if interactive else subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=None if interactive else stdout_file or subprocess.PIPE,
             stderr=None if interactive else subprocess.PIPE if stdout_file else subprocess.STDOUT,
-            preexec_fn=before_exec,
+            preexec_fn=_before_exec(root, cwd),  # noqa: PLW1509 - it makes plain system calls only
             start_new_session=new_session and not interactive,
         )
-    except (FileNotFoundError, PermissionError, NotADirectoryError, subprocess.SubprocessError) as error:
-        raise HostError(f"cannot start {program[0]}: {error}", hint=f"is {program[0]} installed there?") from error
+    except _CANNOT_START as error:
+        raise _cannot_start(program[0], error) from error
     lines: deque[str] = deque(maxlen=200 if on_line else None)
     try:
         if not interactive:
@@ -90,6 +85,109 @@ def run(
     if check and status:
         raise ToolFailed(tuple(program), status, output)
     return Completed(tuple(program), status, output)
+
+
+class Running:
+    """A program that runs on. As a context manager it is killed at the end of the block, if it lives yet."""
+
+    def __init__(self, argv: tuple[str, ...], process: subprocess.Popen[bytes]) -> None:
+        self.argv = argv
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """Standard output and standard error as they come; None when they go to a file."""
+        return self._process.stdout
+
+    def poll(self) -> int | None:
+        """The exit status as a shell reports it; None while the program runs."""
+        returncode = self._process.poll()
+        return None if returncode is None else exit_status(returncode)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """As `poll`, after waiting for at most `timeout_s` seconds, or for ever."""
+        try:
+            return exit_status(self._process.wait(timeout_s))
+        except subprocess.TimeoutExpired:
+            return None
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM)."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it now, wait for that and close the pipes."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # bytes not yet written, to a reader that is gone
+                    pipe.close()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    root: Path | None = None,
+    cwd: str | Path | None = None,
+    stdin: bool = False,
+    output_file: IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Running:
+    """Start a program and leave it running, in a session of its own; the rest is as in `run`.
+
+    `stdin` opens a pipe to it. Standard output and standard error go to one pipe, or both to `output_file`. The
+    descriptors in `pass_fds` stay open in the program under the same numbers.
+    """
+    program = list(map(str, argv))
+    try:
+        process = subprocess.Popen(
+            program,
+            env=dict(env),
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=output_file or subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_before_exec(root, cwd),  # noqa: PLW1509 - it makes plain system calls only
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
+    except _CANNOT_START as error:
+        raise _cannot_start(program[0], error) from error
+    return Running(tuple(program), process)
+
+
+_CANNOT_START = (FileNotFoundError, PermissionError, NotADirectoryError, subprocess.SubprocessError)
+
+
+def _cannot_start(program: str, error: Exception) -> HostError:
+    return HostError(f"cannot start {program}: {error}", hint=f"is {program} installed there?")
+
+
+def _before_exec(root: Path | None, cwd: str | Path | None) -> Callable[[], None]:
+    """What the child does first: ask to die with its parent, and enter `root` and there `cwd`."""
+
+    def before_exec() -> None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if root is not None:
+            os.chroot(root)
+        os.chdir(cwd or "/")
+
+    return before_exec
 
 
 def _pump(

@@ -5,13 +5,13 @@ Whoever needs mkfs, apt or qemu-img is given a `Toolbox` and never asks where th
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
-from dibble.sandbox.process import Completed, host_environment, run
+from dibble.sandbox.process import Completed, Running, host_environment, run, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 
 class Toolbox(Protocol):
@@ -43,6 +43,19 @@ class Toolbox(Protocol):
         check: bool = True,
     ) -> Completed:
         """Run a tool to its end. Paths in `argv` must be given as `path()` returns them; `env` is added."""
+        ...
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: bool = False,
+        output_file: IO[bytes] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Running:
+        """Start a tool and leave it running (`dibble.sandbox.process.spawn`); paths and `env` as in `run`."""
         ...
 
 
@@ -77,14 +90,31 @@ class HostToolbox:
         on_line: Callable[[str], None] | None = None,
         check: bool = True,
     ) -> Completed:
-        base = host_environment()
-        base["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
         return run(
             argv,
-            env={**base, "HOME": "/root", **(env or {})},
+            env=_host_tools_environment(env),
             cwd=cwd,
             stdin=stdin,
             stdout_file=stdout_file,
             on_line=on_line,
             check=check,
         )
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: bool = False,
+        output_file: IO[bytes] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Running:
+        environment = _host_tools_environment(env)
+        return spawn(argv, env=environment, cwd=cwd, stdin=stdin, output_file=output_file, pass_fds=pass_fds)
+
+
+def _host_tools_environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    base = host_environment()
+    base["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
+    return {**base, "HOME": "/root", **(env or {})}
