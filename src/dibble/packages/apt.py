@@ -124,7 +124,9 @@ class Apt:
 
     def _parsed(self, output: str, asked: Sequence[str]) -> AptTransaction:
         installed = {(package.name, package.arch): package.version for package in self.installed()}
-        return parse_transaction(output, installed, asked)
+        # files in the target, in whose place the tools see another path than we
+        here, there = f"file:{self._toolbox.path(self._settings.root)}/", f"file:{self._settings.root}/"
+        return parse_transaction(output.replace(f"'{here}", f"'{there}"), installed, asked)
 
     def _status_file(self) -> Path | None:
         path = self._settings.root / DATABASE / "status"
@@ -139,9 +141,9 @@ class Apt:
         settings = self._settings
         dump = target_settings(settings.root, settings.state_dir, self._toolbox)
         self._hooks = foreign_hooks(dump)
-        sources = target_sources(
-            settings.root, settings.arch, foreign_architectures(settings.root, settings.arch), dump
-        )
+        foreign = foreign_architectures(settings.root, settings.arch)
+        shown = self._toolbox.path(settings.root)
+        sources = target_sources(settings.root, settings.arch, foreign, dump, shown=shown)
         if not sources.sources:
             raise PackageError(
                 "the target has no apt sources", hint="write its /etc/apt/sources.list in a pre-install.d script"
@@ -326,7 +328,8 @@ class Apt:
                 # dpkg cannot replace a file that something is mounted on
                 stack.enter_context(self._initramfs.around(target.root))
             if self._of_target and (target.root / "usr/bin/apt-get").exists():
-                apt_in_target.apt_install(target, transaction, self._current(), debs)
+                shown = self._toolbox.path(target.root)
+                apt_in_target.apt_install(target, transaction, self._current(), debs, shown)
             else:
                 apt_in_target.dpkg_install(target, transaction, debs)
 

@@ -123,14 +123,25 @@ def bootstrap_sources(request: BootstrapRequest, tools_root: Path, *, recommends
     )
 
 
-def target_sources(root: Path, arch: str, foreign: Iterable[str], settings: Iterable[str]) -> SourceSet:
+def target_sources(
+    root: Path, arch: str, foreign: Iterable[str], settings: Iterable[str], *, shown: str = ""
+) -> SourceSet:
     """The sources, keys and pins of the system in `root`; `settings` are its apt.conf as `apt-config dump` prints it.
 
-    Links are followed inside `root` only. Raises PackageError for what cannot be read.
+    Links are followed inside `root` only. Repositories that are directories in `root` get the path `shown` of it, where
+    our apt sees it, put before theirs; those on a CD are left out. Raises PackageError for what cannot be read.
     """
-    etc = resolve_inside(root, "etc/apt")
+
+    def inside(name: str) -> Path:
+        return resolve_inside(root, name)
+
+    etc = inside("etc/apt")
     keys: dict[str, bytes] = {}
-    sources = tuple(_with_keys(source, keys, lambda name: resolve_inside(root, name)) for source in read_sources(etc))
+    sources = tuple(
+        _with_keys(replace(source, uris=tuple(_seen_at(uri, shown) for uri in source.uris)), keys, inside)
+        for source in read_sources(etc)
+        if not any(uri.startswith("cdrom:") for uri in source.uris)
+    )
     trusted: dict[str, bytes] = {}
     for path in (etc / "trusted.gpg", *_entries(resolve_inside(root, "etc/apt/trusted.gpg.d"))):
         if path.suffix in _KEY_SUFFIXES and (data := _read(resolve_inside(root, str(path.relative_to(root))))):
@@ -190,6 +201,11 @@ def resolve_inside(root: Path, name: str) -> Path:
         else:
             done.append(part)
     return root.joinpath(*done)
+
+
+def _seen_at(uri: str, shown: str) -> str:
+    method, _, path = uri.partition(":")
+    return f"{method}:{shown}/{path.lstrip('/')}" if method in ("file", "copy") else uri
 
 
 def _with_keys(source: Source, keys: dict[str, bytes], place: Callable[[str], Path]) -> Source:

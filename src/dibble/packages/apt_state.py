@@ -1,7 +1,7 @@
 """The apt that runs outside the target: private configuration, lists and caches for one set of sources.
 
     STATE/SET/apt.conf, etc/, cache/   the configuration of a set of sources, by its digest; never changed once made
-    STATE/SET/updated                  its time is that of the last successful update
+    STATE/SET/updated                  names of the signed files of the last successful update, whose time it has
     STATE/lists-TRUST/                 lists of all sets that trust the same keys, so a suite is fetched once
     STATE/unsigned-TRUST/              lists of sets that do without signatures for some source
 
@@ -79,8 +79,8 @@ class AptState:
         kind = "unsigned" if sources.is_insecure else "lists"
         self.lists = state_dir / f"{kind}-{sources.trust[:_SHORT]}"
         # the paths in the configuration are those the tools see, and caches are for one build of apt
-        name = f"{sources.digest} {toolbox.path(state_dir)} {toolbox.identity}"
-        self._home = state_dir / hashlib.sha256(name.encode()).hexdigest()[:_SHORT]
+        name = f"{sources.digest} {toolbox.path(state_dir)} {toolbox.identity} {self._configuration('')}"
+        self._home = state_dir / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:_SHORT]
         self._fresh = False
 
     def refresh(self) -> None:
@@ -154,7 +154,8 @@ class AptState:
                 self._events.note(line[3:], "warning")
         for (uri, suite), file in self.release_files().items():
             note_release(uri, suite, file, self._home.parent)
-        (self._home / "updated").touch()
+        names = "".join(f"{file.name}\n" for file in self.release_files().values())
+        (self._home / "updated").write_text(names)
 
     def _seed(self) -> None:
         """Begin with lists that other keys vouched for, so that the same suite is not fetched again.
@@ -178,10 +179,13 @@ class AptState:
     def _is_fresh(self) -> bool:
         try:
             updated = (self._home / "updated").stat().st_mtime
+            names = (self._home / "updated").read_text().splitlines()
         except FileNotFoundError:
             return False
-        if len(self.release_files()) < len(self.sources.places):
+        if not all((self.lists / name).exists() for name in names):
             return False
+        if any(source.is_local for source in self.sources.sources) and not self._offline:
+            return False  # its files may have changed since, by the script before this one
         return self._offline or abs(time.time() - updated) < self._max_age_s
 
     @contextlib.contextmanager
@@ -221,7 +225,9 @@ class AptState:
                     (new / folder / name).write_bytes(data)
                     (new / folder / name).chmod(0o644)
             (new / "etc/sources.d/all.sources").write_text(self._rendered(), "utf-8", "surrogateescape")
-            (new / "apt.conf").write_text(self._configuration(), "utf-8", "surrogateescape")
+            (new / "apt.conf").write_text(
+                self._configuration(self._toolbox.path(self._home)), "utf-8", "surrogateescape"
+            )
             with contextlib.suppress(OSError):  # another process was first; its is the same
                 new.rename(self._home)
         finally:
@@ -240,8 +246,7 @@ class AptState:
                 rewritten.append(source)
         return render(rewritten)
 
-    def _configuration(self) -> str:
-        home = self._toolbox.path(self._home)
+    def _configuration(self, home: str) -> str:
         places = {
             "Dir": "/",
             "Dir::Etc": f"{home}/etc",
@@ -249,7 +254,6 @@ class AptState:
             "Dir::Etc::parts": f"{home}/etc/parts",
             "Dir::Etc::sourcelist": "/dev/null",
             "Dir::Etc::sourceparts": f"{home}/etc/sources.d",
-            "Dir::Etc::trusted": f"{home}/etc/none.gpg",
             "Dir::Etc::trustedparts": f"{home}/etc/trusted",
             "Dir::Etc::preferences": "/dev/null",
             "Dir::Etc::preferencesparts": f"{home}/etc/preferences.d",
@@ -267,19 +271,18 @@ class AptState:
 
 
 def list_name(uri: str, suite: str, name: str) -> str:
-    """The file name under which apt keeps a suite's file (apt-pkg/contrib/strutl.cc, URItoFileName)."""
-    scheme, separator, rest = uri.partition("://")
-    rest = rest if separator else scheme.partition(":")[2] or scheme
-    user, at, host = rest.partition("@")
-    rest = host if at and "/" not in user else rest
-    path = f"{rest.strip('/') if not rest.startswith('/') else rest.rstrip('/')}/"
-    path += suite if suite.endswith("/") else f"dists/{suite}/"
-    path = re.sub(r"/(\./)+", "/", path)
-    quoted = "".join(
-        f"%{byte:02x}" if chr(byte) in '\\|{}[]<>"^~_=!@#$%^&*' or not 0x20 < byte < 0x7F else chr(byte)
-        for byte in path.encode()
-    )
-    return quoted.replace("/", "_") + name
+    """The file name under which apt keeps a suite's file (apt-pkg/contrib/strutl.cc, URItoFileName).
+
+    Access method and user are left out, odd characters quoted, slashes become underscores.
+    """
+    rest = uri.partition(":")[2]
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        rest = re.sub(r"^\[(.*)\]", r"\1", host.rpartition("@")[2]) + slash + path
+    rest = rest.rstrip("/") + "/" + (suite.lstrip("/") if suite.endswith("/") else f"dists/{suite}/") + name
+    odd = b'\\|{}[]<>"^~_=!@#$%^&*'
+    quoted = "".join(f"%{byte:02x}" if byte in odd or not 0x20 < byte < 0x7F else chr(byte) for byte in rest.encode())
+    return quoted.replace("/", "_")
 
 
 def target_settings(root: Path, state_dir: Path, toolbox: Toolbox) -> tuple[str, ...]:
