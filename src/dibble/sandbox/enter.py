@@ -19,7 +19,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from dibble.errors import DibbleError, HostError
 from dibble.sandbox import idmap
@@ -94,7 +94,8 @@ def run_in_namespace(main: Callable[[], Result], *, network: bool = True) -> Res
         signal.signal(signal.SIGINT, interrupts)
         for descriptor in (result_read, ready_read, mapped_write):
             os.close(descriptor)
-    return _result_of(data, exit_status(os.waitstatus_to_exitcode(status)))
+    result: Result = _result_of(data, exit_status(os.waitstatus_to_exitcode(status)))
+    return result
 
 
 def probe() -> None:
@@ -102,7 +103,7 @@ def probe() -> None:
     run_in_namespace(lambda: None)
 
 
-def _result_of(data: bytes, status: int) -> Result:
+def _result_of(data: bytes, status: int) -> Any:  # what main returned, through pickle
     if not data:
         raise DibbleError(
             f"the build process was killed (status {status})",
@@ -112,7 +113,7 @@ def _result_of(data: bytes, status: int) -> Result:
     kind, value = pickle.loads(data)  # noqa: S301
     if kind == "raise":
         raise value
-    return value  # type: ignore[no-any-return]  # what main returned, through pickle
+    return value
 
 
 def _die_with(parent: int) -> None:

@@ -147,6 +147,14 @@ def unmount_all(path: Path) -> None:
             umount(point.path, MNT_DETACH)
 
 
+def unmount_all_below(path: Path) -> None:
+    """Detach every mount below `path`, but not one on `path` itself."""
+    for point in reversed(mounted_below(path)):
+        if point.path != path:
+            with contextlib.suppress(OSError):
+                umount(point.path, MNT_DETACH)
+
+
 @contextlib.contextmanager
 def hidden(paths: Sequence[Path]) -> Iterator[None]:
     """Make each directory appear empty while the block runs, with its owner and mode as they are."""

@@ -1,0 +1,144 @@
+"""Running one hook script, outside or in the target, as dib-run-parts would (contract.md 1.8, 2.4)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dibble.errors import HookFailed, HookOutput, Where
+from dibble.run.environment import HOOKS_IN_TARGET, for_inside, for_outside
+from dibble.sandbox.process import run
+from dibble.sandbox.workspace import BUILD_DIRECTORY, CHANNEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from dibble.plan.step import Step
+
+LINES_KEPT = 15
+
+_SOURCE_ENVIRONMENT = r"""
+set -eu -o pipefail
+if [ "${DIB_DEBUG_TRACE:-0}" -gt 0 ]; then set -x; fi
+for _dibble_file in "$@"; do source "$_dibble_file"; done
+set +x
+unset _dibble_file
+env -0 > /dev/dibble/environment
+"""
+
+# Bash reads this before every script (BASH_ENV): a command that fails leaves its file and line, so that the error can
+# name them. It changes neither options nor output, and the traps of functions stay as they are.
+_BASH_ENV = r"""trap '[ "$BASH_SUBSHELL" -gt 0 ] || printf "%s:%s\n" "${BASH_SOURCE[0]:-}" "$LINENO" >> /dev/dibble/failed-at' ERR
+"""  # noqa: E501
+
+
+@dataclass(slots=True)
+class HookRunner:
+    """Runs the hooks of one build. `view` and `target` are roots as our process sees them."""
+
+    view: Path
+    target: Path
+    environment: Mapping[str, str]
+    cwd: str
+    on_line: Callable[[str, str], None]
+    """Called with the step's id and a line of its output."""
+    _phases: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def prepare(self) -> None:
+        (self._channel / "bash-env").write_text(_BASH_ENV)
+
+    def run(self, step: Step, environment_files: Sequence[str]) -> None:
+        """Run a script; raises HookFailed with its status, line and last output."""
+        env = self._phase_environment(step, environment_files)
+        (self._channel / "failed-at").write_text("")
+        (self._channel / "failed-at").chmod(0o666)
+        last: deque[str] = deque(maxlen=LINES_KEPT)
+
+        def line(text: str) -> None:
+            last.append(text)
+            self.on_line(step.id, text)
+
+        script = f"{self._hooks(step)}/{step.phase}/{step.script}"
+        # Through bash, because a script without an interpreter line runs as a shell script there.
+        done = self._execute(step, ["/bin/bash", "-c", '"$0"', script], env, line)
+        if done:
+            raise HookFailed(
+                f"{step.script} ended with status {done}",
+                status=done,
+                output=HookOutput(tuple(last)),
+                where=Where(file=f"{step.phase}/{step.script}", line=self._line_of(script), step=step.id),
+            )
+
+    @property
+    def _channel(self) -> Path:
+        return self.view / CHANNEL.relative_to("/")
+
+    def _hooks(self, step: Step) -> str:
+        return HOOKS_IN_TARGET if step.where == "inside" else f"{BUILD_DIRECTORY}/hooks"
+
+    def _execute(self, step: Step, argv: list[str], env: Mapping[str, str], line: Callable[[str], None]) -> int:
+        inside = step.where == "inside"
+        return run(
+            argv,
+            env=env,
+            root=self.target if inside else self.view,
+            cwd="/" if inside else self.cwd,
+            on_line=line,
+            check=False,
+        ).status
+
+    def _phase_environment(self, step: Step, files: Sequence[str]) -> dict[str, str]:
+        """The environment after environment.d, made once a phase."""
+        if step.phase in self._phases:
+            return self._phases[step.phase]
+        env = for_inside(self.environment) if step.where == "inside" else for_outside(self.environment, step.phase)
+        if files:
+            folder = f"{self._hooks(step)}/environment.d"
+            last: deque[str] = deque(maxlen=LINES_KEPT)
+
+            def line(text: str) -> None:
+                last.append(text)
+                self.on_line(step.id, text)
+
+            argv = ["/bin/bash", "-c", _SOURCE_ENVIRONMENT, "environment.d", *(f"{folder}/{name}" for name in files)]
+            (self._channel / "failed-at").write_text("")
+            status = self._execute(step, argv, {**env, "BASH_ENV": f"{CHANNEL}/bash-env"}, line)
+            if status:
+                raise HookFailed(
+                    f"an environment.d file ended with status {status} in phase {step.phase}",
+                    status=status,
+                    output=HookOutput(tuple(last)),
+                    hint="an environment.d file must be safe under `set -eu`; see the last lines of its output",
+                    where=self._failed_place(folder, step),
+                )
+            env = dict(
+                entry.decode("utf-8", "surrogateescape").split("=", 1)
+                for entry in (self._channel / "environment").read_bytes().split(b"\0")[:-1]
+            )
+            for name in ("_", "SHLVL", "OLDPWD", "PWD"):
+                env.pop(name, None)
+        env["BASH_ENV"] = f"{CHANNEL}/bash-env"
+        self._phases[step.phase] = env
+        return env
+
+    def _failed_lines(self) -> list[tuple[str, int]]:
+        places = []
+        for text in (self._channel / "failed-at").read_text(errors="replace").splitlines():
+            file, _, number = text.rpartition(":")
+            if number.isdigit():
+                places.append((file, int(number)))
+        return places
+
+    def _line_of(self, script: str) -> int | None:
+        for file, number in reversed(self._failed_lines()):
+            if file == script:
+                return number
+        return None
+
+    def _failed_place(self, folder: str, step: Step) -> Where:
+        for file, number in reversed(self._failed_lines()):
+            if file.startswith(folder):
+                return Where(file=file.removeprefix(folder.removesuffix("environment.d")), line=number, step=step.id)
+        return Where(step=step.id)

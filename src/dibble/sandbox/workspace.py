@@ -1,0 +1,218 @@
+"""One build's private place: the view in which tools and outside hooks run, and the layered build tree.
+
+    SESSION/view                      root of the tools view: the tools tree with a private upper directory
+    SESSION/view/tmp/dib_build.image  the build tree (TMP_BUILD_DIR): an overlay of the layers so far
+        mnt/  hooks/  block-device/   the target root, the hooks tree, the block-device state
+
+With the host's own tools the view is the host's root and the build tree is mounted in the session directory.
+Everything here runs inside the build's namespaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from dibble.sandbox import mounts
+from dibble.sandbox.process import Completed, Running, run, spawn
+from dibble.sandbox.syscalls import MNT_DETACH, make_read_only, umount
+from dibble.sandbox.toolbox import TOOL_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dibble.store.places import Session, Store
+
+BUILD_DIRECTORY = Path("/tmp/dib_build.image")  # noqa: S108 - inside the view; a fixed name, so that results are the same
+CHANNEL = Path("/dev/dibble")
+_HOST_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
+
+
+class ViewToolbox:
+    """The programs of a tools view (`Toolbox`)."""
+
+    def __init__(self, view: Path, identity: str, environment: Mapping[str, str]) -> None:
+        self.root: Path | None = view
+        self.identity = identity
+        self._view = view
+        self._environment = dict(environment)
+
+    def path(self, path: Path) -> str:
+        text = str(path)
+        prefix = str(self._view)
+        return text[len(prefix) :] or "/" if text == prefix or text.startswith(prefix + "/") else text
+
+    def ensure(self, *groups: str) -> None:
+        """The view was made with every group that its work needs."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: bytes | None = None,
+        stdout_file: IO[bytes] | None = None,
+        on_line: Callable[[str], None] | None = None,
+        check: bool = True,
+    ) -> Completed:
+        return run(
+            argv,
+            env={**self._environment, **(env or {})},
+            root=self._view,
+            cwd=self.path(cwd) if cwd else None,
+            stdin=stdin,
+            stdout_file=stdout_file,
+            on_line=on_line,
+            check=check,
+        )
+
+    def spawn(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Running:
+        return spawn(
+            argv,
+            env={**self._environment, **(env or {})},
+            root=self._view,
+            cwd=self.path(cwd) if cwd else None,
+        )
+
+
+def proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The proxy variables, in both spellings, that tools must see."""
+    names = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+    return {n: environment[n] for name in names for n in (name, name.upper()) if n in environment}
+
+
+def tools_view(store: Store, session: Session, lowers: Sequence[Path], identity: str) -> ViewToolbox:
+    """Mount the tools tree with a private upper directory, /proc, /dev, /sys and the store at its own path."""
+    view, upper, work = (session.path / name for name in ("view", "view-upper", "view-work"))
+    for path in (view, upper, work):
+        path.mkdir()
+    mounts.overlay(lowers, upper, work, view)
+    mounts.system(view)
+    for name in ("tmp", "run"):
+        (view / name).mkdir(exist_ok=True)
+        mounts.tmpfs(view / name, mode=0o1777 if name == "tmp" else 0o755)
+    for name in _HOST_FILES:
+        source = Path(name)
+        with contextlib.suppress(OSError):  # a host without one
+            content = source.read_bytes()
+            target = view / name.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_symlink():
+                target.unlink()
+            target.write_bytes(content)
+    mounts.bind_at(store.root, view)
+    return ViewToolbox(view, identity, {**TOOL_ENVIRONMENT, **proxies(os.environ)})
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """A directory of the host shown writable: `upper` holds what was written, in memory, and nothing else."""
+
+    shown: Path
+    upper: Path
+
+
+class Workspace:
+    """The tools view plus the build tree of one build."""
+
+    def __init__(self, session: Session, view: Path, toolbox: ViewToolbox) -> None:
+        self.session = session
+        self.view = view
+        self.toolbox = toolbox
+        self.build_dir = view / BUILD_DIRECTORY.relative_to("/")
+        self.target = self.build_dir / "mnt"
+        self.hooks = self.build_dir / "hooks"
+        self._count = 0
+        self._scratch = session.path / "scratch"
+        self._scratch.mkdir()
+        mounts.tmpfs(self._scratch, mode=0o755)
+        self.build_dir.mkdir(parents=True, exist_ok=True)
+        (view / CHANNEL.relative_to("/")).mkdir(parents=True, exist_ok=True)
+
+    def inside(self, path: Path) -> str:
+        """A path as outside hooks and tools see it."""
+        return self.toolbox.path(path)
+
+    def new_directory(self, name: str) -> Path:
+        """An empty directory of the session, on the store's file system."""
+        self._count += 1
+        path = self.session.path / f"{self._count:03d}-{name}"
+        path.mkdir()
+        path.chmod(0o755)
+        return path
+
+    def show(self, path: Path, *, read_only: bool = True) -> None:
+        """Show a host path to outside hooks at its own path."""
+        mounts.bind_at(path, self.view, read_only=read_only)
+
+    def show_writable(self, path: Path) -> Scratch:
+        """Show a host directory to outside hooks; what they write goes to memory, not to the host."""
+        self._count += 1
+        place = self._scratch / f"{self._count:03d}"
+        upper, work = place / "upper", place / "work"
+        upper.mkdir(parents=True)
+        work.mkdir()
+        status = path.stat()
+        os.chmod(upper, status.st_mode & 0o7777)
+        target = self.view / path.relative_to("/")
+        target.mkdir(parents=True, exist_ok=True)
+        mounts.overlay([path], upper, work, target)
+        return Scratch(target, upper)
+
+    def hide_scratch(self, scratch: Scratch) -> None:
+        umount(scratch.shown, MNT_DETACH)
+        shutil.rmtree(scratch.upper.parent, ignore_errors=True)
+
+    def mount_tree(self, lowers: Sequence[Path]) -> Path:
+        """Mount the build tree over the layers (topmost first); returns the new upper directory."""
+        upper = self.new_directory("upper")
+        work = self.new_directory("work")
+        mounts.overlay(lowers, upper, work, self.build_dir)
+        return upper
+
+    def unmount_tree(self) -> None:
+        mounts.unmount_all(self.build_dir)
+
+    def mount_system_in_target(self) -> None:
+        """The view's /proc, /dev and /sys in the target (contract.md 2.1, step 12)."""
+        for name in ("proc", "dev", "sys"):
+            mounts.bind(self.view / name, self.target / name)
+
+    def show_hooks_in_target(self, hidden: Sequence[str]) -> None:
+        """The hooks tree read-only at /tmp/in_target.d, the directories in `hidden` empty (contract.md 2.4)."""
+        point = self.target / "tmp" / "in_target.d"
+        point.mkdir(parents=True, exist_ok=True)
+        mounts.bind(self.hooks, point)
+        for name in hidden:
+            if (point / name).is_dir():
+                mounts.tmpfs(point / name)
+        make_read_only(point)
+
+    def unmount_target(self) -> None:
+        """Take away what was mounted in the target, and the mount point of the hooks."""
+        mounts.unmount_all_below(self.target)
+        with contextlib.suppress(OSError):  # a script may have used it as its own
+            (self.target / "tmp" / "in_target.d").rmdir()
+
+
+def end_leftovers(keep: set[int]) -> list[str]:
+    """Kill processes that a hook left in the background (reparented to pid 1); returns their names.
+
+    `keep` holds pids that belong to the build.
+    """
+    named = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in keep | {1, os.getpid()}:
+            continue
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            state, parent = fields[0], int(fields[1])
+            if parent == 1 and state != "Z":
+                named.append((entry / "comm").read_text().strip())
+                os.kill(int(entry.name), 9)
+    return named

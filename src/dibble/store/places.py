@@ -1,0 +1,185 @@
+"""Where things lie in the store, and how they get there whole (design.md 4).
+
+    blobs/      downloads, by sha256             packages/  unpacked packages, by sha256
+    layers/     what steps changed               keys/      key of a step → its layers
+    outputs/    finished images, by key          tools/     the tools tree, by digest of its lock
+    repositories/  package lists                 locks/     lock files         tmp/  what is being made
+
+Whatever is made is made in `tmp/` and renamed into its place: a crash leaves rubbish in `tmp/` only, and the loser
+of a race drops its copy. `sweep` removes the rubbish of dead processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dibble.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLACES = ("blobs", "packages", "layers", "keys", "outputs", "tools", "repositories", "locks", "tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The places below one directory."""
+
+    root: Path
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def packages(self) -> Path:
+        return self.root / "packages"
+
+    @property
+    def layers(self) -> Path:
+        return self.root / "layers"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def outputs(self) -> Path:
+        return self.root / "outputs"
+
+    @property
+    def tools(self) -> Path:
+        return self.root / "tools"
+
+    @property
+    def repositories(self) -> Path:
+        return self.root / "repositories"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "locks"
+
+    @property
+    def tmp(self) -> Path:
+        return self.root / "tmp"
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the lock `name`; waits for whoever has it. The kernel frees the lock of a dead process."""
+        descriptor = os.open(self.locks / f"{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def session(self) -> Session:
+        return Session(self)
+
+    def sweep(self) -> None:
+        """Remove what dead processes left in `tmp/`. Run it inside the namespace: the files may have any owner."""
+        for path in self.tmp.iterdir():
+            try:
+                descriptor = os.open(path / ".alive", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue  # just being made, or not a session's
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                remove_tree(path)
+            finally:
+                os.close(descriptor)
+
+
+class Session:
+    """A directory in `tmp/` that is locked as long as its process lives; a context manager that removes it."""
+
+    def __init__(self, store: Store) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="build-", dir=store.tmp))
+        self.path.chmod(0o755)
+        self._alive = os.open(self.path / ".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._alive, fcntl.LOCK_EX)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        remove_tree(self.path)
+        os.close(self._alive)
+
+
+def open_store(root: Path) -> Store:
+    """Make the places where they are missing. Raises StoreError, with what to do, when that cannot be."""
+    store = Store(root)
+    try:
+        for place in PLACES:
+            (root / place).mkdir(parents=True, exist_ok=True)
+        if not os.access(store.tmp, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to the cache {root}: {error.strerror}",
+            hint="give another directory with --image-cache or the variable DIB_IMAGE_CACHE",
+        ) from error
+    return store
+
+
+def disk_full(error: OSError, where: Path) -> StoreError:
+    """The error for ENOSPC or EDQUOT, with the room that is left."""
+    try:
+        free = shutil.disk_usage(where).free
+        left = f"{free // (1 << 20)} MiB are left"
+    except OSError:
+        left = "it cannot even be asked"
+    return StoreError(
+        f"no room left in {where} ({left}): {error.strerror}",
+        hint="free space there, or give another directory with --image-cache or the variable DIB_IMAGE_CACHE",
+    )
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all in it, also what its owner may not enter (an overlay's work directory)."""
+
+    def make_writable(_: object, name: str, error: BaseException) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        parent = os.path.dirname(name)  # noqa: PTH120 - a hot loop over plain names
+        with contextlib.suppress(OSError):
+            os.chmod(parent, 0o700)  # noqa: PTH101
+            os.chmod(name, 0o700)  # noqa: PTH101
+        with contextlib.suppress(OSError):
+            if os.path.isdir(name) and not os.path.islink(name):  # noqa: PTH112, PTH114
+                shutil.rmtree(name)
+            else:
+                os.unlink(name)  # noqa: PTH108
+
+    def on_error(function: object, name: str, info: tuple[type[BaseException], BaseException, object]) -> None:
+        make_writable(function, name, info[1])
+
+    shutil.rmtree(path, onerror=on_error)
+    if path.exists():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp makes it private
+        os.replace(name, path)  # noqa: PTH105
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)  # noqa: PTH108
+        raise
