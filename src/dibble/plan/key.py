@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.plan.step import Key, Step
 from dibble.plan.manifest import digest, visible
+from dibble.plan.step import Key, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -79,9 +79,7 @@ def key_of(
         parts["hooks"] = digest(f"{name}={mark}" for name, mark in seen.items())
         texts = [read(f"{step.phase}/{step.script}")]
         texts += [read(n) for n in seen if n.startswith(("environment.d/", "bin/"))]
-        parts["environment"] = digest(
-            f"{name}={value}" for name, value in sorted(_counted(environment, texts).items())
-        )
+        parts["environment"] = digest(f"{name}={value}" for name, value in sorted(_counted(environment, texts).items()))
         parts["files"] = digest(named_files(environment, texts if step.where == "outside" else ()))
     return Key(digest(f"{name}={value}" for name, value in sorted(parts.items())), parts)
 

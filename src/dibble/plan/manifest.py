@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import stat
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from dibble.elements.phases import sees
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from dibble.elements.model import HookTree
 

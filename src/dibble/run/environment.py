@@ -25,7 +25,12 @@ _NOT_INSIDE = ("TMPDIR", "VIRTUAL_ENV")
 
 
 def image_environment(
-    request: Request, elements: Sequence[Element], *, library: Path, disk: Mapping[str, str], defaults: Mapping[str, str]
+    request: Request,
+    elements: Sequence[Element],
+    *,
+    library: Path,
+    disk: Mapping[str, str],
+    defaults: Mapping[str, str],
 ) -> dict[str, str]:
     """What every hook of the image sees, before environment.d.
 
@@ -82,3 +87,12 @@ def for_inside(env: Mapping[str, str]) -> dict[str, str]:
     result["PATH"] = f"{HOOKS_IN_TARGET}/{COMMANDS}:{SYSTEM_PATH}"
     result["HOME"] = "/root"
     return result
+
+
+LATE = frozenset({"pre-finalise.d", "finalise.d", "cleanup.d"})
+"""Phases for which the final file systems exist in DIB, and with them the names of block devices."""
+
+
+def for_phase(env: Mapping[str, str], late: Mapping[str, str], phase: str) -> dict[str, str]:
+    """The environment with what only the last phases see."""
+    return {**env, **late} if phase in LATE else dict(env)

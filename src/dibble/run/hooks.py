@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dibble.errors import HookFailed, HookOutput, Where
-from dibble.run.environment import HOOKS_IN_TARGET, for_inside, for_outside
+from dibble.run.environment import HOOKS_IN_TARGET, for_inside, for_outside, for_phase
 from dibble.sandbox.process import run
 from dibble.sandbox.workspace import BUILD_DIRECTORY, CHANNEL
 
@@ -41,6 +41,7 @@ class HookRunner:
     view: Path
     target: Path
     environment: Mapping[str, str]
+    late: Mapping[str, str]
     cwd: str
     on_line: Callable[[str, str], None]
     """Called with the step's id and a line of its output."""
@@ -93,7 +94,8 @@ class HookRunner:
         """The environment after environment.d, made once a phase."""
         if step.phase in self._phases:
             return self._phases[step.phase]
-        env = for_inside(self.environment) if step.where == "inside" else for_outside(self.environment, step.phase)
+        given = for_phase(self.environment, self.late, step.phase)
+        env = for_inside(given) if step.where == "inside" else for_outside(given, step.phase)
         if files:
             folder = f"{self._hooks(step)}/environment.d"
             last: deque[str] = deque(maxlen=LINES_KEPT)

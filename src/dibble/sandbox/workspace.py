@@ -43,7 +43,7 @@ class ViewToolbox:
 
     def path(self, path: Path) -> str:
         text = str(path)
-        prefix = str(self._view)
+        prefix = str(self._view).rstrip("/")  # nothing for the host's own root
         return text[len(prefix) :] or "/" if text == prefix or text.startswith(prefix + "/") else text
 
     def ensure(self, *groups: str) -> None:
@@ -71,12 +71,24 @@ class ViewToolbox:
             check=check,
         )
 
-    def spawn(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Running:
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: bool = False,
+        output_file: IO[bytes] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Running:
         return spawn(
             argv,
             env={**self._environment, **(env or {})},
             root=self._view,
             cwd=self.path(cwd) if cwd else None,
+            stdin=stdin,
+            output_file=output_file,
+            pass_fds=pass_fds,
         )
 
 
@@ -107,6 +119,15 @@ def tools_view(store: Store, session: Session, lowers: Sequence[Path], identity:
             target.write_bytes(content)
     mounts.bind_at(store.root, view)
     return ViewToolbox(view, identity, {**TOOL_ENVIRONMENT, **proxies(os.environ)})
+
+
+def host_view(session: Session) -> ViewToolbox:
+    """The host's own root as the view, with a private /dev and /tmp/dib_build.image (`--tools=host`)."""
+    private = session.path / "dev"
+    private.mkdir()
+    mounts.devices(private)
+    mounts.bind(private, Path("/dev"))
+    return ViewToolbox(Path("/"), "host", {**TOOL_ENVIRONMENT, **proxies(os.environ)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +213,16 @@ class Workspace:
             if (point / name).is_dir():
                 mounts.tmpfs(point / name)
         make_read_only(point)
+
+    def hide_hooks(self, hidden: Sequence[str]) -> None:
+        """Make directories of the hooks tree appear empty to an outside hook."""
+        for name in hidden:
+            if (self.hooks / name).is_dir():
+                mounts.tmpfs(self.hooks / name)
+
+    def show_store(self) -> None:
+        """The store at its own path, again after something was mounted above it."""
+        mounts.bind_at(self.session.store.root, self.view)
 
     def unmount_target(self) -> None:
         """Take away what was mounted in the target, and the mount point of the hooks."""

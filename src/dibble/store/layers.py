@@ -39,7 +39,8 @@ class Input:
 class Record:
     """What is known of a step's result.
 
-    `stack` names the directories the step adds to the overlay, topmost first, relative to `layers/`. `tree` is the
+    `stack` names the directories the step adds to the overlay, topmost first, relative to `layers/`; an entry with
+    `@` stands for one that a run provides. `tree` is the
     identity of the target tree after the step, `hooks` what it changed in the hooks tree (path → content digest, None
     for removed). `parts` are the parts of the key by name, for explaining a miss. Sizes are bytes.
     """
@@ -79,7 +80,7 @@ class LayerStore:
         found = []
         for name in ids:
             record = self.read(name)
-            if record and all(self.path(entry).is_dir() for entry in record.stack):
+            if record and all(self.path(entry).is_dir() for entry in record.stack if not entry.startswith("@")):
                 found.append(record)
         return found
 

@@ -105,6 +105,7 @@ class Session:
     """A directory in `tmp/` that is locked as long as its process lives; a context manager that removes it."""
 
     def __init__(self, store: Store) -> None:
+        self.store = store
         self.path = Path(tempfile.mkdtemp(prefix="build-", dir=store.tmp))
         self.path.chmod(0o755)
         self._alive = os.open(self.path / ".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -114,8 +115,16 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        remove_tree(self.path)
+        # Removing a tree must never go through a mount into what is mounted there; what stays is swept later.
+        if not _has_mounts(self.path):
+            remove_tree(self.path)
         os.close(self._alive)
+
+
+def _has_mounts(path: Path) -> bool:
+    prefix = f"{path}/"
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4].startswith(prefix) for line in lines)
 
 
 def open_store(root: Path) -> Store:

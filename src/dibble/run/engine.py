@@ -1,0 +1,217 @@
+"""What scripts can ask for through `dib-engine`, carried out on the target that the current step has mounted."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from dibble.elements import engine_verbs
+from dibble.errors import FetchError, UsageError
+from dibble.events import OutputLine
+from dibble.packages.base import BootstrapRequest
+from dibble.store.layers import Input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from dibble.elements.model import Element
+    from dibble.events import Events
+    from dibble.packages.apt import Apt
+    from dibble.packages.base import Transaction
+    from dibble.run.control import Call
+    from dibble.sandbox.workspace import Workspace
+
+HTTP_NOT_FOUND_STATUS = 44  # contract.md 4.2, cache-url
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}", hint=self.format_usage().strip())
+
+
+class Engine:
+    """Answers calls for one build. The executor says with `begin` and `end` which step is running.
+
+    `put_packages_below` mounts a directory of merged packages under the running step's upper directory; it belongs to
+    the executor, which owns the overlay.
+    """
+
+    def __init__(
+        self,
+        apt: Apt,
+        elements: tuple[Element, ...],
+        workspace: Workspace,
+        events: Events,
+        put_packages_below: Callable[[Transaction, Callable[[Path], None]], None],
+    ) -> None:
+        self.apt = apt
+        self._elements = elements
+        self._workspace = workspace
+        self._events = events
+        self._put_packages_below = put_packages_below
+        self._step = ""
+        self._inside = False
+        self.inputs: dict[tuple[str, str], Input] = {}
+        self._verbs: dict[str, Callable[[Call], int]] = {
+            "bootstrap": self._bootstrap,
+            "install": self._install,
+            "remove": self._remove,
+            "upgrade": self._upgrade,
+            "package-installs": self._package_installs,
+            "squash-package-installs": lambda call: self._answer(call, engine_verbs.squash_package_installs),
+            "pkg-map": lambda call: self._answer(call, engine_verbs.pkg_map),
+            "svc-map": lambda call: self._answer(call, engine_verbs.svc_map),
+            "merge-svc-map": lambda call: self._answer(call, engine_verbs.merge_svc_map),
+            "fetch": self._fetch,
+        }
+
+    def begin(self, step: str, *, inside: bool) -> None:
+        self._step, self._inside = step, inside
+        self.inputs = {}
+
+    def handle(self, call: Call) -> int:
+        verb = self._verbs.get(call.verb)
+        if verb is None:
+            call.errors(f'dib-engine: unknown verb "{call.verb}"; known are: {", ".join(sorted(self._verbs))}')
+            return 2
+        return verb(call)
+
+    def install(self, names: Sequence[str], on_line: Callable[[str], None], remove: Sequence[str] = ()) -> None:
+        """Install and remove packages in the mounted target; its /proc, /dev and /sys must be there."""
+        self.apt.use_target_sources()
+        transaction = self.apt.resolve(tuple(names), tuple(remove))
+        self._note_inputs()
+        self.apt.apply(transaction, on_line)
+
+    # --- verbs
+
+    def _line(self, text: str) -> None:
+        self._events.send(OutputLine(text=text, step=self._step))
+
+    def _bootstrap(self, call: Call) -> int:
+        parser = _Parser("dib-engine bootstrap", add_help=False)
+        parser.add_argument("kind", choices=["apt"])
+        parser.add_argument("--suite", required=True)
+        parser.add_argument("--arch", required=True)
+        parser.add_argument("--mirror", action="append", required=True)
+        parser.add_argument("--components", default="main")
+        parser.add_argument("--variant", default="minbase")
+        parser.add_argument("--include", default="")
+        parser.add_argument("--exclude", default="")
+        parser.add_argument("--keyring", action="append", default=[])
+        parser.add_argument("--unsigned", action="store_true")
+        options = parser.parse_args(list(call.arguments))
+
+        def words(text: str) -> tuple[str, ...]:
+            return tuple(word for word in text.replace(",", " ").split() if word)
+
+        request = BootstrapRequest(
+            suite=options.suite,
+            arch=options.arch,
+            mirrors=tuple(options.mirror),
+            components=words(options.components),
+            variant=options.variant or "minbase",
+            include=words(options.include),
+            exclude=words(options.exclude),
+            keyrings=tuple(Path(name) for name in options.keyring),
+            unsigned=options.unsigned,
+        )
+        transaction = self.apt.bootstrap(request)
+        self._note_inputs()
+        self.apt.fetch(transaction)
+        self._put_packages_below(transaction, lambda directory: self.apt.merge(transaction, directory))
+        self._workspace.mount_system_in_target()
+        try:
+            self.apt.configure(transaction)
+        finally:
+            self._workspace.unmount_target()
+        call.output(f"{len(transaction.install)} packages of {options.suite} are in place")
+        return 0
+
+    def _install(self, call: Call) -> int:
+        if not call.arguments:
+            call.output("Nothing to install")
+            return 0
+        return self._packages(call, install=call.arguments)
+
+    def _remove(self, call: Call) -> int:
+        if not call.arguments:
+            call.output("Nothing to remove")
+            return 0
+        return self._packages(call, remove=call.arguments)
+
+    def _packages(self, call: Call, install: Sequence[str] = (), remove: Sequence[str] = ()) -> int:
+        with self._system_in_target():
+            self.install(install, call.output, remove)
+        return 0
+
+    def _upgrade(self, call: Call) -> int:
+        with self._system_in_target():
+            self.apt.use_target_sources()
+            transaction = self.apt.upgrade()
+            self._note_inputs()
+            self.apt.apply(transaction, call.output)
+        return 0
+
+    def _package_installs(self, call: Call) -> int:
+        request = engine_verbs.package_installs(call.arguments, self._context(call))
+        for line in request.messages:
+            call.output(line)
+        if request.install or request.remove:
+            return self._packages(call, request.install, request.remove)
+        return 0
+
+    def _answer(
+        self, call: Call, verb: Callable[[Sequence[str], engine_verbs.Context], engine_verbs.VerbResult]
+    ) -> int:
+        result = verb(call.arguments, self._context(call))
+        for line in result.stdout:
+            call.output(line)
+        for line in result.stderr:
+            call.errors(line)
+        return result.status
+
+    def _fetch(self, call: Call) -> int:
+        """`fetch [-f] URL DEST`: a download for `cache-url`; DEST is seen from the caller."""
+        from dibble.errors import FileGone
+        from dibble.packages.fetch import get_small
+
+        arguments = [word for word in call.arguments if word != "-f"]
+        if len(arguments) != 2:
+            raise UsageError("dib-engine fetch: give a URL and a destination", hint="dib-engine fetch [-f] URL DEST")
+        url, destination = arguments
+        root = self._workspace.target if self._inside else self._workspace.view
+        target = root / str(Path(call.cwd, destination)).lstrip("/")
+        try:
+            data = get_small(url)
+        except FileGone as error:
+            call.errors(str(error))
+            return HTTP_NOT_FOUND_STATUS
+        except FetchError as error:
+            call.errors(str(error))
+            return 1
+        target.write_bytes(data)
+        return 0
+
+    # --- support
+
+    def _context(self, call: Call) -> engine_verbs.Context:
+        return engine_verbs.Context(self._elements, call.environment, self._workspace.target)
+
+    @contextlib.contextmanager
+    def _system_in_target(self) -> Iterator[None]:
+        """The target's /proc, /dev and /sys, for the time of a request when the step has not mounted them."""
+        if (self._workspace.target / "proc" / "self").exists():
+            yield
+            return
+        self._workspace.mount_system_in_target()
+        try:
+            yield
+        finally:
+            self._workspace.unmount_target()
+
+    def _note_inputs(self) -> None:
+        for state in self.apt.repositories():
+            self.inputs[state.uri, state.suite] = Input("apt", f"{state.uri} {state.suite}", state.sha256)
