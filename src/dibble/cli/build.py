@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from dibble.recipe.options import Command
 
 
+def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        import json
+
+        from dibble.recipe.schema import json_schema
+
+        click.echo(json.dumps(json_schema(), indent=2))
+        context.exit()
+
+
 @click.command(
     name="build",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -23,6 +33,14 @@ if TYPE_CHECKING:
 )
 @request_options("build")
 @click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON on standard output.")
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON schema of recipes.",
+)
 @click.argument("words", nargs=-1, metavar="ELEMENT... | FILE.yaml")
 def build(words: tuple[str, ...], as_json: bool, **values: Any) -> int:
     """Build an image from elements, or from a recipe in YAML.

@@ -37,7 +37,7 @@ def fingerprint(path: Path) -> str:
             goal = fingerprint(path.resolve(strict=True)) if path.is_file() else "-"
         except OSError:
             goal = "-"
-        return f"{goal[0]}link:{os.readlink(path)}:{goal}"
+        return f"{goal[0]}link:{os.readlink(path)}:{goal}"  # noqa: PTH115
     mark = "x" if status.st_mode & 0o111 else "-"
     return f"{mark}{_digest(str(path), status.st_mtime_ns, status.st_size)}"
 

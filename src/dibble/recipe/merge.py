@@ -232,7 +232,6 @@ def _exported(request: Request, arch: str, chosen: _Chosen) -> dict[str, str]:
         ("ramdisk_element", "RAMDISK_ELEMENT"),
         ("docker_target", "DOCKER_TARGET"),
         ("qemu_img_options", "QEMU_IMG_OPTIONS"),
-        ("block_device_config", "DIB_BLOCK_DEVICE_CONFIG"),
     ):
         value = chosen.find(key, str)
         if value is not None:

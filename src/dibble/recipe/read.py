@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Place = tuple[str | int, ...]  # keys and indices from the top of the document
-
-SCALAR_TAGS_AS_WRITTEN = frozenset({"int", "float", "bool", "null"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +112,17 @@ def _parse(text: str, shown: str) -> Document:
             where=Where(file=shown, line=1, column=1),
         )
     document = Document(text, data, {}, {}, {}, aliased=False)
-    return _with_positions(node, document)
+    return _with_positions(node, document, shown)
 
 
-def _with_positions(root: Any, document: Document) -> Document:  # a node of ruamel.yaml, which has no types
+def _with_positions(root: Any, document: Document, shown: str) -> Document:  # a node of ruamel.yaml: no types
+    """The document with positions, and with numbers as they are written: 12.10 is a release, not 12.1."""
     seen: set[int] = set()
     aliased = False
 
-    def walk(node: Any, place: Place) -> None:
+    def walk(node: Any, place: Place, data: Any) -> None:
         nonlocal aliased
-        document.starts[place] = Mark(node.start_mark.line + 1, node.start_mark.column + 1, node.start_mark.index)
+        document.starts[place] = _mark(node)
         document.ends[place] = node.end_mark.index
         if id(node) in seen:
             aliased = True
@@ -132,25 +131,45 @@ def _with_positions(root: Any, document: Document) -> Document:  # a node of rua
         if isinstance(node.value, str):
             return
         for index, child in enumerate(node.value):
+            key, value = (child[0].value, child[1]) if isinstance(child, tuple) else (index, child)
             if isinstance(child, tuple):
-                key, value = child
-                below = (*place, str(key.value))
-                document.keys[below] = Mark(key.start_mark.line + 1, key.start_mark.column + 1, key.start_mark.index)
-                _keep_as_written(document.data, below, value)
-                walk(value, below)
-            else:
-                walk(child, (*place, index))
+                document.keys[*place, str(key)] = _mark(child[0])
+            below = _child(data, key)
+            if isinstance(value.value, str) and _is_kept_as_written(below, place):
+                data[key] = below = value.value
+            walk(value, (*place, key if isinstance(key, int) else str(key)), below)
 
-    walk(root, ())
-    return Document(document.text, document.data, document.starts, document.ends, document.keys, aliased)
+    for key, _ in root.value:
+        if not isinstance(key.value, str) or not key.tag.endswith(":str"):
+            mark = _mark(key)
+            raise RecipeError(
+                "a key of a recipe is a word", where=Where(file=shown, line=mark.line, column=mark.column)
+            )
+    walk(root, (), document.data)
+    return replace(document, aliased=aliased)
 
 
-def _keep_as_written(data: dict[str, Any], place: Place, node: Any) -> None:
-    """A variable's value is the text in the file: 12.10 stays 12.10, and true stays true."""
-    if len(place) == 2 and place[0] == "environment" and isinstance(node.value, str):
-        variables = data["environment"]
-        if isinstance(variables, dict) and place[1] in variables:
-            variables[place[1]] = node.value
+def _mark(node: Any) -> Mark:
+    return Mark(node.start_mark.line + 1, node.start_mark.column + 1, node.start_mark.index)
+
+
+_ABSENT = object()
+
+
+def _child(data: Any, key: object) -> object:
+    """What stands below a key or index; keys that are no plain text, and merged ones, are not looked for."""
+    if isinstance(data, dict) and isinstance(key, str):
+        return data.get(key, _ABSENT)
+    return data[key] if isinstance(data, list) and isinstance(key, int) else _ABSENT
+
+
+def _is_kept_as_written(value: object, place: Place) -> bool:
+    """Numbers wherever text or a size may stand; in the environment whatever YAML takes for something else."""
+    if place[:1] == ("block-device",) or isinstance(value, str) or value is _ABSENT:
+        return False
+    if place == ("environment",):
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _block_device_text(document: Document) -> str:

@@ -124,9 +124,9 @@ def _line(relative: bytes, path: bytes, status: os.stat_result) -> bytes:
     """One entry as a line: type and mode, owner, content or target, extended attributes, name."""
     mode = status.st_mode
     if stat.S_ISLNK(mode):
-        content = os.readlink(path)
+        content = os.readlink(path)  # noqa: PTH115
     elif stat.S_ISREG(mode):
-        with open(path, "rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123
             content = hashlib.file_digest(file, "sha256").digest()
     elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         content = str(status.st_rdev).encode()

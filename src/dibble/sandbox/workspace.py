@@ -179,7 +179,7 @@ class Workspace:
         upper.mkdir(parents=True)
         work.mkdir()
         status = path.stat()
-        os.chmod(upper, status.st_mode & 0o7777)
+        os.chmod(upper, status.st_mode & 0o7777)  # noqa: PTH101
         target = self.view / path.relative_to("/")
         target.mkdir(parents=True, exist_ok=True)
         mounts.overlay([path], upper, work, target)

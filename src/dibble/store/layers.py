@@ -86,10 +86,10 @@ class LayerStore:
 
     def read(self, layer: str) -> Record | None:
         try:
-            data: dict[str, Any] = json.loads((self._store.layers / layer / "record.json").read_text())
+            data: Any = json.loads((self._store.layers / layer / "record.json").read_text())
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
-        if data.get("schema") != SCHEMA or set(data) != {f.name for f in fields(Record)}:
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA or set(data) != {f.name for f in fields(Record)}:
             return None
         data["inputs"] = tuple(Input(**entry) for entry in data["inputs"])
         for name in ("stack", "exports"):

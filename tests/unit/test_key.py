@@ -1,0 +1,118 @@
+"""The key of a step: whatever its result depends on changes it, nothing else does."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dibble.plan.key import DESCRIPTIVE, VOLATILE, key_of, named_files
+from dibble.plan.manifest import changed
+from dibble.plan.step import Step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+FILES = {
+    "install.d/10-tool": "xaaa",
+    "install.d/data": "-bbb",
+    "post-install.d/10-other": "xccc",
+    "environment.d/10-env.bash": "-ddd",
+    "pkg-map": "-eee",
+}
+TEXTS = {"install.d/10-tool": b"echo hello", "environment.d/10-env.bash": b"export A=1"}
+STEP = Step("install.d/10-tool", "install.d", "inside", script="10-tool")
+
+
+def key(
+    step: Step = STEP,
+    *,
+    tree: str = "t",
+    files: dict[str, str] | None = None,
+    environment: dict[str, str] | None = None,
+    texts: dict[str, bytes] | None = None,
+    constants: dict[str, str] | None = None,
+) -> str:
+    return key_of(
+        step,
+        tree=tree,
+        manifest=MappingProxyType(dict(sorted((files or FILES).items()))),
+        environment=environment or {"DIB_RELEASE": "trixie"},
+        read=lambda name: (texts or TEXTS).get(name, b""),
+        constants=constants or {"arch": "amd64"},
+    ).value
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("post-install.d")])
+def test_a_change_of_any_file_that_the_phase_sees_changes_the_key(name: str) -> None:
+    assert key(files={**FILES, name: "xnew"}) != key()
+
+
+def test_a_file_of_another_phase_does_not_count() -> None:
+    assert key(files={**FILES, "post-install.d/10-other": "xnew"}) == key()
+
+
+def test_extra_data_sees_the_files_of_all_phases() -> None:
+    step = Step("extra-data.d/1-x", "extra-data.d", "outside", script="1-x")
+    files = {**FILES, "extra-data.d/1-x": "x1"}
+    assert key(step, files=files) != key(step, files={**files, "post-install.d/10-other": "xnew"})
+
+
+@given(st.dictionaries(st.sampled_from(["DIB_RELEASE", "FOO", "DIB_X", "A"]), st.text(max_size=5), min_size=1))
+def test_any_other_value_of_a_variable_changes_the_key(environment: dict[str, str]) -> None:
+    name = sorted(environment)[0]
+    assert key(environment=environment) != key(environment={**environment, name: environment[name] + "x"})
+
+
+@given(st.sampled_from(sorted(VOLATILE)), st.text(max_size=8))
+def test_volatile_variables_do_not_count(name: str, value: str) -> None:
+    assert key(environment={"DIB_RELEASE": "trixie", name: value}) == key()
+
+
+@given(st.sampled_from(sorted(DESCRIPTIVE)))
+def test_a_variable_of_the_whole_image_counts_only_where_its_name_stands(name: str) -> None:
+    shown = name.removeprefix("BASH_FUNC_").removesuffix("%%").encode()
+    one, two = {"DIB_RELEASE": "trixie", name: "1"}, {"DIB_RELEASE": "trixie", name: "2"}
+    assert key(environment=one) == key(environment=two)
+    texts = {**TEXTS, "install.d/10-tool": b"echo $" + shown}
+    assert key(environment=one, texts=texts) != key(environment=two, texts=texts)
+
+
+@given(st.permutations(sorted(FILES)))
+def test_the_order_in_which_files_were_found_does_not_count(names: list[str]) -> None:
+    assert key(files={name: FILES[name] for name in names}) == key()
+
+
+@pytest.mark.parametrize("changed_part", ["tree", "constants", "settings"])
+def test_tree_constants_and_settings_count(changed_part: str) -> None:
+    if changed_part == "tree":
+        assert key(tree="other") != key()
+    elif changed_part == "constants":
+        assert key(constants={"arch": "arm64"}) != key()
+    else:
+        one = Step("engine/packages", "packages", "engine", settings={"packages": "a"})
+        two = Step("engine/packages", "packages", "engine", settings={"packages": "b"})
+        assert key(one) != key(two)
+
+
+def test_a_file_named_by_a_variable_or_below_home_counts_by_content(tmp_path: Path) -> None:
+    named = tmp_path / "sources.list"
+    named.write_text("one")
+    (tmp_path / "id.pub").write_text("key")
+    environment = {"DIB_APT_SOURCES": str(named), "HOME": str(tmp_path)}
+    before = named_files(environment, [b"cat ~/id.pub"])
+    assert len(before) == 2
+    named.write_text("two")
+    middle = named_files(environment, [b"cat ~/id.pub"])
+    (tmp_path / "id.pub").write_text("other")
+    assert len({tuple(before), tuple(middle), tuple(named_files(environment, [b"cat ~/id.pub"]))}) == 3
+
+
+def test_a_removed_directory_takes_its_files_out_of_the_manifest() -> None:
+    manifest = changed(MappingProxyType(FILES), {"install.d": None, "bin/x": "x1"})
+    assert sorted(manifest) == ["bin/x", "environment.d/10-env.bash", "pkg-map", "post-install.d/10-other"]
