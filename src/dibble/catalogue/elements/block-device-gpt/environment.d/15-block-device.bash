@@ -1,0 +1,8 @@
+case "${ARCH:-}" in
+    *arm64* | *aarch64*)
+        echo "block-device-gpt: $ARCH machines boot with UEFI only. Use the element block-device-efi." >&2
+        exit 1
+        ;;
+esac
+
+export DIB_BLOCK_DEVICE=gpt
