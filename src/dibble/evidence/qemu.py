@@ -1,0 +1,261 @@
+"""QEMU: its command line from values, and starting it with the guest's serial line in our hands.
+
+The serial line and QEMU's own control line (QMP) are socket pairs, handed over as open descriptors: nothing listens
+anywhere, and both end with the guest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dibble.errors import BootError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dibble.sandbox.process import Running
+    from dibble.sandbox.toolbox import Toolbox
+
+Arch = Literal["amd64", "i386", "arm64"]
+ARCHITECTURES: tuple[Arch, ...] = ("amd64", "i386", "arm64")
+
+PROBE_S = 3.0
+"""Seconds within which a guest under KVM must have said something; it takes some 50 ms."""
+
+_ACCELERATED = {"amd64": ("amd64", "i386"), "arm64": ("arm64",)}
+"""Architecture of the machine → guests that KVM can run there."""
+
+_PROGRAMS = {"amd64": "qemu-system-x86_64", "i386": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
+_EMULATED_CPU = {"amd64": "max", "i386": "max", "arm64": "cortex-a57"}  # arm64's max spends its time on pointer keys
+
+# Code and variables of the UEFI firmware, where distributions put them; Debian's, which is the tools tree's, first.
+_UEFI: dict[str, tuple[tuple[str, str], ...]] = {
+    "amd64": (
+        ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+        ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+        ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+        ("/usr/share/qemu/ovmf-x86_64-4m-code.bin", "/usr/share/qemu/ovmf-x86_64-4m-vars.bin"),
+    ),
+    "arm64": (
+        ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
+        ("/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw", "/usr/share/edk2/aarch64/vars-template-pflash.raw"),
+        ("/usr/share/qemu/aavmf-aarch64-code.bin", "/usr/share/qemu/aavmf-aarch64-vars.bin"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """What runs the guest's code. `reason` says why it is not KVM; `device` is how QEMU opens /dev/kvm."""
+
+    name: Literal["kvm", "tcg"]
+    reason: str = ""
+    device: str = ""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        if self.name == "tcg":
+            return ("-accel", "tcg,thread=multi")
+        return ("-accel", f"kvm,device={self.device}" if self.device else "kvm")
+
+
+@dataclass(frozen=True, slots=True)
+class Flash:
+    """The UEFI firmware's two parts, as the tools name them: code, which is only read, and this guest's variables."""
+
+    code: str
+    variables: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A machine to start. `image` is a path as the tools see it; without `flash` the firmware is the BIOS."""
+
+    arch: Arch
+    image: str
+    image_format: str
+    accelerator: Accelerator
+    memory_mib: int
+    cpus: int
+    flash: Flash | None = None
+    network: bool = True
+    writable: bool = False
+
+
+def command_line(guest: Guest, *, serial: int, control: int) -> tuple[str, ...]:
+    """The arguments that start `guest`; `serial` and `control` are open sockets that QEMU inherits.
+
+    Without `writable`, what the guest writes goes to a nameless file in TMPDIR and ends with it.
+    """
+    return (
+        _PROGRAMS[guest.arch],
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-machine", _machine(guest)),
+        *guest.accelerator.arguments,
+        *("-cpu", "host" if guest.accelerator.name == "kvm" else _EMULATED_CPU[guest.arch]),
+        *("-smp", str(guest.cpus), "-m", str(guest.memory_mib)),
+        *_firmware(guest),
+        *("-drive", _disk(guest), "-device", "virtio-blk-pci,drive=disk,bootindex=0"),
+        *("-nic", "user,model=virtio-net-pci,romfile=" if guest.network else "none"),
+        *("-device", "virtio-rng-pci"),
+        *("-chardev", f"socket,id=serial,fd={serial}", "-serial", "chardev:serial"),
+        *("-chardev", f"socket,id=control,fd={control}", "-mon", "chardev=control,mode=control"),
+    )
+
+
+def _machine(guest: Guest) -> str:
+    if guest.arch == "arm64":
+        # KVM offers what interrupt controller the machine has, version 2 or 3.
+        return "virt,gic-version=max" if guest.accelerator.name == "kvm" else "virt"
+    return "q35,graphics=off"  # graphics=off: SeaBIOS, and GRUB through it, talk on the serial line
+
+
+def _firmware(guest: Guest) -> tuple[str, ...]:
+    if guest.flash is None:
+        return ()
+    return (
+        *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={escaped(guest.flash.code)}"),
+        *("-drive", f"if=pflash,unit=1,format=raw,file={escaped(guest.flash.variables)}"),
+        # A disk without a boot loader is to be told at once, not after minutes of asking the network for one.
+        *("-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"),
+        *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
+    )
+
+
+def _disk(guest: Guest) -> str:
+    protection = "" if guest.writable else ",snapshot=on"
+    return f"if=none,id=disk,format={guest.image_format}{protection},file={escaped(guest.image)}"
+
+
+def escaped(value: str) -> str:
+    """A value inside QEMU's comma-separated options."""
+    return value.replace(",", ",,")
+
+
+def flash_for(arch: Arch, toolbox: Toolbox, scratch: Path) -> Flash:
+    """The UEFI firmware among the tools, with a private copy of its variables in `scratch`.
+
+    Raises BootError where there is none.
+    """
+    root = toolbox.root or Path("/")
+    for code, variables in _UEFI.get(arch, ()):
+        template = root / variables.lstrip("/")
+        if (root / code.lstrip("/")).is_file() and template.is_file():
+            copy = scratch / "uefi-variables"
+            shutil.copyfile(template, copy)
+            return Flash(code, toolbox.path(copy))
+    raise BootError(
+        f"there is no UEFI firmware for {arch} among the tools",
+        hint="install it (Debian: ovmf or qemu-efi-aarch64), or boot with --firmware bios"
+        if arch != "i386"
+        else "boot with --firmware bios, or with --arch amd64 if the image is for that",
+    )
+
+
+def can_accelerate(guest_arch: str, host_arch: str) -> bool:
+    """Whether KVM on such a machine can run such guests at all."""
+    return guest_arch in _ACCELERATED.get(host_arch, ())
+
+
+def probe_command_line(arch: Arch, accelerator: Accelerator, *, output: int, code: str = "") -> tuple[str, ...]:
+    """The smallest guest that says something: its firmware, without a disk. `code` is arm64's UEFI firmware."""
+    common = ("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *accelerator.arguments)
+    channel = ("-cpu", "host", "-chardev", f"socket,id=output,fd={output}")
+    if arch == "arm64":
+        flash = f"if=pflash,unit=0,format=raw,readonly=on,file={escaped(code)}"
+        machine = ("-machine", "virt,gic-version=max", "-m", "256", "-drive", flash, "-serial", "chardev:output")
+    else:
+        # SeaBIOS says each step to the port 0x402 (its file src/fw/paravirt.h), the first before it touches a device.
+        machine = ("-machine", "pc", "-m", "32", "-device", "isa-debugcon,iobase=0x402,chardev=output")
+    return (_PROGRAMS[arch], *common, *channel, *machine)
+
+
+def probe_kvm(arch: Arch, kvm: int | None, toolbox: Toolbox, scratch: Path) -> Accelerator:
+    """KVM when a guest really runs with it, else TCG with the reason; takes at most PROBE_S seconds.
+
+    `kvm` is /dev/kvm, open for reading and writing. That the device is there says little: inside other virtual
+    machines it may refuse, or start a guest that never runs.
+    """
+    device = "" if kvm is None else "/dev/fdset/1"
+    accelerator = Accelerator("kvm", device=device)
+    code = flash_for(arch, toolbox, scratch).code if arch == "arm64" else ""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            argv = [*probe_command_line(arch, accelerator, output=theirs.fileno(), code=code), *kvm_arguments(kvm)]
+            process, said = _spawn(argv, toolbox, scratch, [theirs.fileno(), *([] if kvm is None else [kvm])])
+        with process:
+            ready, _, _ = select.select([ours], [], [], PROBE_S)
+            if ready and ours.recv(1):
+                return accelerator
+            if not ready:
+                return Accelerator("tcg", f"a guest started with KVM says nothing for {PROBE_S:.0f} s")
+            process.wait(1.0)
+    lines = said.read_text("utf-8", "replace").strip().splitlines()
+    return Accelerator("tcg", f"KVM does not run guests here: {lines[0] if lines else 'QEMU ended'}")
+
+
+def kvm_arguments(kvm: int | None) -> tuple[str, ...]:
+    """Hands the open /dev/kvm over, which the sandbox's user may have no right to open."""
+    return () if kvm is None else ("-add-fd", f"fd={kvm},set=1")
+
+
+class RunningGuest:
+    """A started guest. The owner reads and writes `serial`."""
+
+    def __init__(self, process: Running, serial: socket.socket, control: socket.socket, said: Path) -> None:
+        self.process = process
+        self.serial = serial
+        self._control = control
+        self._said = said
+
+    @property
+    def said(self) -> str:
+        """What QEMU itself printed: warnings and errors."""
+        return self._said.read_text("utf-8", "replace").strip()
+
+    def press_power_button(self) -> None:
+        """Ask the guest to shut down, as the button of a real machine does (ACPI)."""
+        orders = b'{"execute":"qmp_capabilities"}\n{"execute":"system_powerdown"}\n'
+        with contextlib.suppress(OSError):  # it has just ended
+            self._control.sendall(orders)
+
+
+@contextlib.contextmanager
+def started(guest: Guest, toolbox: Toolbox, scratch: Path, kvm: int | None) -> Iterator[RunningGuest]:
+    """Start a guest; it is gone at the end of the block. `scratch` takes what it writes, without `writable`."""
+    with contextlib.ExitStack() as stack:
+        serial, guests_serial = socket.socketpair()
+        control, guests_control = socket.socketpair()
+        stack.enter_context(serial)
+        stack.enter_context(control)
+        with guests_serial, guests_control:
+            descriptors = [guests_serial.fileno(), guests_control.fileno()]
+            argv = command_line(guest, serial=descriptors[0], control=descriptors[1])
+            if guest.accelerator.name == "kvm" and kvm is not None:
+                argv += kvm_arguments(kvm)
+                descriptors.append(kvm)
+            process, said = _spawn(argv, toolbox, scratch, descriptors)
+        stack.enter_context(process)
+        yield RunningGuest(process, serial, control, said)
+
+
+def _spawn(argv: Sequence[str], toolbox: Toolbox, scratch: Path, descriptors: Sequence[int]) -> tuple[Running, Path]:
+    """Start QEMU, with its messages going to a file."""
+    said = scratch / f"qemu-{len(list(scratch.iterdir()))}.log"
+    with said.open("wb") as output:
+        environment = {"TMPDIR": toolbox.path(scratch)}
+        process = toolbox.spawn(argv, env=environment, output_file=output, pass_fds=descriptors)
+    return process, said
+
+
+def default_cpus() -> int:
+    """Two where the machine has them: systemd starts services side by side, more only wait."""
+    return min(2, os.cpu_count() or 1)
