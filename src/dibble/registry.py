@@ -30,6 +30,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "ext2": "dibble.disk.filesystems.ext:Ext2",
         "ext3": "dibble.disk.filesystems.ext:Ext3",
         "ext4": "dibble.disk.filesystems.ext:Ext4",
+        "fat": "dibble.disk.filesystems.vfat:Vfat",
+        "swap": "dibble.disk.filesystems.swap:Swap",
         "vfat": "dibble.disk.filesystems.vfat:Vfat",
     },
     "disk_nodes": {

@@ -28,7 +28,8 @@ from dibble.store.places import Store, open_store
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dibble.disk.model import Defaults, Graph
+    from dibble.boot.base import BootFiles
+    from dibble.disk.model import Defaults, Disk, Graph
     from dibble.elements.model import ElementSet
     from dibble.events import Events
     from dibble.plan.manifest import Manifest
@@ -101,8 +102,8 @@ class Build:
         """The key of each output format for a finished tree."""
         request = self.request
         common = [
-            __version__, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity, str(self.epoch),
-            self.environment.get("EFI_BOOT_DIR", ""),
+            __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
+            str(self.epoch),
         ]  # fmt: skip
         own = {"qcow2": [request.qemu_img_options, str(request.compress)]}
         return {name: digest([*common, name, *own.get(name, [])])[:40] for name in request.outputs}
@@ -346,6 +347,7 @@ def _executor(plan: Build, workspace: Workspace) -> Executor:
 
 def _outputs(plan: Build, session: Session, workspace: Workspace, lowers: list[Path], state: State) -> list[Path]:
     """Lay out and write the disk from the finished tree, then every format, and keep them for the next time."""
+    from dibble.boot import grub
     from dibble.outputs.base import Source
     from dibble.outputs.run import write_outputs
     from dibble.registry import load
@@ -353,30 +355,30 @@ def _outputs(plan: Build, session: Session, workspace: Workspace, lowers: list[P
     request = plan.request
     workspace.mount_tree(lowers)
     toolbox: Toolbox = workspace.toolbox
+    directory = workspace.new_directory("boot")
+    boot = grub.install(plan.graph, workspace.target, request.arch, directory, toolbox, plan.events, epoch=plan.epoch)
     disk = None
     if any(load("outputs", name).info.reads == "disk" for name in request.outputs):
-        disk = _write_disk(plan, workspace, toolbox)
+        disk = _write_disk(plan, workspace, boot)
     source = Source(workspace.target, disk)
     files = write_outputs(source, request, toolbox, plan.events, epoch=plan.epoch)
     _keep_outputs(plan, session, files, state)
     return files
 
 
-def _write_disk(plan: Build, workspace: Workspace, toolbox: Toolbox):  # type: ignore[no-untyped-def]
+def _write_disk(plan: Build, workspace: Workspace, boot: BootFiles) -> Disk:
+    from dibble.boot.base import boot_image
+    from dibble.boot.grub import write_boot_code
     from dibble.disk.layout import layout_of
     from dibble.disk.write import write_disk
     from dibble.tree.walk import content_size
 
     content = content_size(workspace.target, [mount.point for mount in plan.graph.mounts])
     layout = layout_of(plan.graph, content, plan.defaults)
-    return write_disk(
-        layout,
-        workspace.target,
-        workspace.new_directory("disk"),
-        toolbox,
-        plan.events,
-        epoch=plan.epoch,
-    )
+    directory = workspace.new_directory("disk")
+    disk = write_disk(layout, workspace.target, directory, workspace.toolbox, plan.events, epoch=plan.epoch)
+    write_boot_code(layout, disk.images[boot_image(plan.graph)], boot)
+    return disk
 
 
 def _keep_outputs(plan: Build, session: Session, files: list[Path], state: State) -> None:

@@ -1,0 +1,117 @@
+"""Writes the disks of a layout: sparse files, partition tables, file systems filled from the tree, none mounted."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+from uuid import uuid5
+
+from dibble.disk.filesystems.base import Place
+from dibble.disk.layout import TABLES
+from dibble.disk.model import Disk
+from dibble.registry import load
+from dibble.sandbox import mounts
+from dibble.sandbox.syscalls import MNT_DETACH, umount
+from dibble.store.places import disk_full
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dibble.disk.filesystems.base import FilesystemKind
+    from dibble.disk.model import Filesystem, Image, Layout, Table
+    from dibble.events import Events
+    from dibble.sandbox.toolbox import Toolbox
+
+
+def write_disk(layout: Layout, root: Path, directory: Path, toolbox: Toolbox, events: Events, *, epoch: int) -> Disk:
+    """Write every image of `layout` as `NAME.raw` in `directory`, an empty directory that the tools see too.
+
+    `root` is the finished tree, with nothing mounted in it. Runs inside the build's namespaces, as its root. Raises
+    OutputError when content does not fit, HostError when the host's disk is full.
+    """
+    graph = layout.graph
+    images = {}
+    for image in graph.images:
+        path = directory / f"{image.name}.raw"
+        with path.open("wb") as file:
+            file.truncate(layout.image_sizes[image.name])
+        images[image.name] = path
+    try:
+        for table in graph.tables:
+            _write_table(layout, table, images[table.base])
+        points = [mount.point for mount in graph.mounts if mount.point.startswith("/")]
+        with _contents(points, root, directory) as contents:
+            for filesystem in graph.filesystems:
+                point = next((mount.point for mount in graph.mounts if mount.base == filesystem.name), "")
+                below = _below(contents, point) if point in contents else []
+                with events.activity(f"file system {filesystem.name} ({filesystem.type})"), mounts.hidden(below):
+                    _write_filesystem(layout, filesystem, contents.get(point), images, toolbox, events, epoch)
+    except OSError as error:
+        raise disk_full(error, directory) from error
+    return Disk(images, layout)
+
+
+def _image_of(layout: Layout, name: str) -> Image:
+    return next(image for image in layout.graph.images if image.name == name)
+
+
+def _write_table(layout: Layout, table: Table, path: Path) -> None:
+    seed = uuid5(layout.seed, f"disk {table.base}")
+    image = _image_of(layout, table.base)
+    size = layout.image_sizes[table.base]
+    with path.open("r+b") as file:
+        for offset, data in TABLES[table.label].sectors(table, layout.extents, size, seed, image.sector_size):
+            file.seek(offset)
+            file.write(data)
+
+
+@contextlib.contextmanager
+def _contents(points: Sequence[str], root: Path, directory: Path) -> Iterator[Mapping[str, Path]]:
+    """A directory for each mount point that shows what lies in the tree there, whatever is mounted over it later."""
+    contents = {"/": root}
+    try:
+        for number, point in enumerate(point for point in points if point != "/"):
+            place = directory / f"content-{number}"
+            place.mkdir()
+            inside = root / point.strip("/")
+            inside.mkdir(parents=True, exist_ok=True)
+            mounts.bind(inside, place)
+            contents[point] = place
+        yield contents
+    finally:
+        for point, place in contents.items():
+            if point != "/":
+                umount(place, MNT_DETACH)
+
+
+def _below(contents: Mapping[str, Path], point: str) -> list[Path]:
+    """The mount points below another, in its own directory: as empty directories they stay part of it."""
+    base = PurePosixPath(point)
+    others = [PurePosixPath(other) for other in contents if other != point]
+    nearest = [other for other in others if base in other.parents]
+    return [contents[point] / other.relative_to(base) for other in nearest if not set(nearest) & set(other.parents)]
+
+
+def _write_filesystem(  # noqa: PLR0917 - internal, called once
+    layout: Layout,
+    filesystem: Filesystem,
+    content: Path | None,
+    images: Mapping[str, Path],
+    toolbox: Toolbox,
+    events: Events,
+    epoch: int,
+) -> None:
+    kind: FilesystemKind = load("filesystems", filesystem.type)()
+    extent = layout.filesystem_extent(filesystem)
+    place = Place(
+        image=images[extent.image],
+        extent=extent,
+        content=content,
+        toolbox=toolbox,
+        events=events,
+        epoch=epoch,
+        sector_size=_image_of(layout, extent.image).sector_size,
+    )
+    kind.write(filesystem, place)
