@@ -1,0 +1,62 @@
+"""What every output format is given and what it says of itself; one file of this folder a format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dibble.disk.model import Disk
+    from dibble.events import Events
+    from dibble.recipe.model import Request
+    from dibble.sandbox.toolbox import Toolbox
+
+MAIN_IMAGE = "image0"
+"""The disk that is exported as N.ext; another one, D, as N-D.ext."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What outputs are made from. `root` is the finished tree; `disk` is None when no format reads it.
+
+    The formats may use up the disk's raw files (`raw` moves them), so that one is written last.
+    """
+
+    root: Path
+    disk: Disk | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputInfo:
+    """`suffix` is that of the file, without a dot; a format that reads the disk is written once for each image."""
+
+    suffix: str
+    reads: Literal["disk", "tree"]
+    summary: str
+    uses_up_the_disk: bool = False
+
+
+class Output(Protocol):
+    """A format. Made without arguments; keeps nothing from one `write` to the next."""
+
+    info: ClassVar[OutputInfo]
+
+    def write(
+        self,
+        source: Source,
+        target_file: Path,
+        request: Request,
+        toolbox: Toolbox,
+        events: Events,
+        *,
+        epoch: int,
+        image: str = MAIN_IMAGE,
+    ) -> None:
+        """Write the whole output to `target_file`, which does not exist yet, lies on the file system of the final
+        name and is moved there by the caller. `image` names the disk to write, for formats that read disks. No time
+        after `epoch` (seconds since 1970) gets into the file. Raises OSError where the file system refuses, ToolFailed
+        where a program does.
+        """
+        ...
