@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid5
 
 from dibble.disk.filesystems.base import Place
-from dibble.disk.layout import TABLES
 from dibble.disk.model import Disk
+from dibble.disk.tables import gpt, mbr
 from dibble.registry import load
 from dibble.sandbox import mounts
 from dibble.sandbox.syscalls import MNT_DETACH, umount
@@ -58,11 +58,22 @@ def _image_of(layout: Layout, name: str) -> Image:
 
 
 def _write_table(layout: Layout, table: Table, path: Path) -> None:
-    seed = uuid5(layout.seed, f"disk {table.base}")
-    image = _image_of(layout, table.base)
     size = layout.image_sizes[table.base]
+    sector_size = _image_of(layout, table.base).sector_size
+    guid = uuid5(layout.seed, f"disk {table.base}")
+    if table.label == "mbr":
+        parts = mbr.sectors(table, layout.extents, size, disk_id=guid.int >> 96, sector_size=sector_size)
+    else:
+        parts = gpt.sectors(
+            table,
+            layout.extents,
+            size,
+            disk_guid=guid,
+            partition_guid=lambda name: uuid5(layout.seed, f"partition {table.base} {name}"),
+            sector_size=sector_size,
+        )
     with path.open("r+b") as file:
-        for offset, data in TABLES[table.label].sectors(table, layout.extents, size, seed, image.sector_size):
+        for offset, data in parts:
             file.seek(offset)
             file.write(data)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from dibble.packages.apt_sources import resolve_inside
 from dibble.packages.copy import copy_file
+from dibble.packages.unpack.tar import READ_AT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,7 @@ class MergedTree:
             folders.append(base + b"/usr/" + name.encode())
             link = self.root / name
             link.symlink_to(f"usr/{name}")
-            os.utime(link, ns=(time_ns, time_ns), follow_symlinks=False)
+            os.utime(link, ns=(READ_AT, time_ns), follow_symlinks=False)
         for folder in folders:
             os.mkdir(folder)  # noqa: PTH102 - bytes
             self._times[folder] = time_ns
@@ -85,7 +86,7 @@ class MergedTree:
     def finish(self) -> None:
         """Set the times of the directories; nothing may be added later."""
         for path, time in self._times.items():
-            os.utime(path, ns=(time, time))
+            os.utime(path, ns=(READ_AT, time))
 
     def _merge(self, source: bytes, below: bytes, placed: list[bytes], made: list[bytes]) -> None:
         """Merge the directory `source` of a package into the directory `below` (relative to the root, or empty)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _Made = TypeVar("_Made")
 
 BLOCK = 512
+READ_AT = time.time_ns()
+"""When files were last read: after they were changed, so that reading one leaves its time alone (mount(8), relatime)
+or makes it a later one; images have the build's time in place of either."""
 _ZEROS = bytes(BLOCK)
 _XATTR = b"SCHILY.xattr."
 _HEADER_LIMIT = 1 << 20  # bytes of one long name or pax header; Linux allows a path of 4 KiB and an attribute of 64 KiB
@@ -255,7 +259,7 @@ class Writer:
             os.chmod(where, entry.mode)
         for key, value in entry.attributes.items():
             os.setxattr(where, key, value, follow_symlinks=follow)
-        os.utime(where, ns=(entry.mtime, entry.mtime), follow_symlinks=follow)
+        os.utime(where, ns=(READ_AT, entry.mtime), follow_symlinks=follow)
 
     def _directory(self, name: bytes, entry: Entry | None) -> None:
         if name not in self._directories:
