@@ -66,8 +66,8 @@ def connect(line: socket.socket, keyboard: int, screen: int, log: IO[bytes] | No
     keys = Keys()
     with _raw(keyboard):
         while True:
-            ready, _, _ = select.select([line, keyboard], [], [])
-            if line in ready:
+            ready, _, _ = select.select([line.fileno(), keyboard], [], [])
+            if line.fileno() in ready:
                 try:
                     data = line.recv(_READ_SIZE)
                 except ConnectionResetError:

@@ -35,6 +35,9 @@ _ACCELERATED = {"amd64": ("amd64", "i386"), "arm64": ("arm64",)}
 _PROGRAMS = {"amd64": "qemu-system-x86_64", "i386": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
 _EMULATED_CPU = {"amd64": "max", "i386": "max", "arm64": "cortex-a57"}  # arm64's max spends its time on pointer keys
 
+# Without the card's own program, which would look for something to boot on the network.
+_NETWORK = ("-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile=")
+
 # Code and variables of the UEFI firmware, where distributions put them; Debian's, which is the tools tree's, first.
 _UEFI: dict[str, tuple[tuple[str, str], ...]] = {
     "amd64": (
@@ -103,7 +106,7 @@ def command_line(guest: Guest, *, serial: int, control: int) -> tuple[str, ...]:
         *("-smp", str(guest.cpus), "-m", str(guest.memory_mib)),
         *_firmware(guest),
         *("-drive", _disk(guest), "-device", "virtio-blk-pci,drive=disk,bootindex=0"),
-        *("-nic", "user,model=virtio-net-pci,romfile=" if guest.network else "none"),
+        *(_NETWORK if guest.network else ("-nic", "none")),
         *("-device", "virtio-rng-pci"),
         *("-chardev", f"socket,id=serial,fd={serial}", "-serial", "chardev:serial"),
         *("-chardev", f"socket,id=control,fd={control}", "-mon", "chardev=control,mode=control"),
@@ -167,6 +170,7 @@ def can_accelerate(guest_arch: str, host_arch: str) -> bool:
 def probe_command_line(arch: Arch, accelerator: Accelerator, *, output: int, code: str = "") -> tuple[str, ...]:
     """The smallest guest that says something: its firmware, without a disk. `code` is arm64's UEFI firmware."""
     common = ("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *accelerator.arguments)
+    machine: tuple[str, ...]
     channel = ("-cpu", "host", "-chardev", f"socket,id=output,fd={output}")
     if arch == "arm64":
         flash = f"if=pflash,unit=0,format=raw,readonly=on,file={escaped(code)}"
