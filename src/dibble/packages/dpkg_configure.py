@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass field type
 from typing import TYPE_CHECKING
 
 from dibble.errors import PackageError
-from dibble.packages.dpkg_database import DATABASE, Unpacked, info_name
+from dibble.packages.dpkg_database import DATABASE, Unpacked
 from dibble.sandbox.process import run
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ DPKG = ("dpkg", "--force-unsafe-io", "--force-confold", "--force-confdef")
 
 FIRST = ("libc6", "libc6.1", "base-passwd", "mawk", "base-files", "dash")
 """Configured before all others, whatever they depend on: the scripts of the others need users, awk and /bin/sh."""
+
+_CONTROL = DATABASE / "tmp.ci"
+"""Where dpkg has a package's control files while its preinst runs; debconf reads its name and templates there."""
 
 _POLICY = "usr/sbin/policy-rc.d"
 _POLICY_TEXT = "#!/bin/sh\nexit 101\n"  # 101: action forbidden by policy (invoke-rc.d(8))
@@ -63,7 +67,6 @@ class Target:
             return False
         control = unpacked.control()
         name = control.get("Package")
-        script = f"/{DATABASE}/info/{info_name(control)}.preinst"
         environment = {
             **self.environment,
             "DPKG_MAINTSCRIPT_NAME": "preinst",
@@ -74,7 +77,14 @@ class Target:
             "DPKG_ROOT": "",
             "DPKG_ADMINDIR": f"/{DATABASE}",
         }
-        done = run([script, "install"], root=self.root, env=environment, on_line=self.on_line, check=False)
+        folder = self.root / _CONTROL
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(unpacked.entry / "control", folder)
+        try:
+            script = f"/{_CONTROL}/preinst"
+            done = run([script, "install"], root=self.root, env=environment, on_line=self.on_line, check=False)
+        finally:
+            shutil.rmtree(folder)
         if done.status:
             raise script_failed(f"{name} {control.get('Version')}", "preinst", f"status {done.status}", done.output)
         return True

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 DATABASE = Path("var/lib/dpkg")
 PRESENT = ("unpacked", "half-configured", "triggers-awaited", "triggers-pending", "installed", "half-installed")
-_EMPTY_FILES = ("diversions", "statoverride", "lock", "lock-frontend", "triggers/Lock", "triggers/Unincorp")
+_EMPTY_FILES = {
+    "diversions": 0o644,
+    "statoverride": 0o644,
+    "lock": 0o640,
+    "lock-frontend": 0o640,
+    "triggers/Lock": 0o600,
+    "triggers/Unincorp": 0o644,
+}
 _FOLDERS = ("info", "updates", "triggers", "parts", "alternatives")
 
 
@@ -63,8 +70,12 @@ class Unpacked:
 
     def conffiles(self) -> list[bytes]:
         """Paths of configuration files that the package ships (not those it wants removed), absolute."""
-        lines = self.script("conffiles").splitlines()
-        return [line.strip() for line in lines if line.strip().startswith(b"/")]
+        return [path for path, shipped in self.all_conffiles() if shipped]
+
+    def all_conffiles(self) -> list[tuple[bytes, bool]]:
+        """(absolute path, whether it is shipped and not wanted removed) of each configuration file (deb-conffiles(5))."""
+        lines = [line.strip() for line in self.script("conffiles").splitlines() if line.strip()]
+        return [(line, True) if line.startswith(b"/") else (line.split(None, 1)[-1], False) for line in lines]
 
 
 def info_name(control: Paragraph) -> str:
@@ -103,8 +114,9 @@ def create_database(root: Path) -> None:
     base.mkdir(parents=True, exist_ok=True)
     for folder in _FOLDERS:
         (base / folder).mkdir(exist_ok=True)
-    for name in _EMPTY_FILES:
+    for name, mode in _EMPTY_FILES.items():
         (base / name).touch()
+        (base / name).chmod(mode)
     (base / "info/format").write_text("1\n")
     (base / "status").touch()
 
@@ -219,10 +231,12 @@ def _status_paragraph(unpacked: Unpacked, control: Paragraph) -> Paragraph:
     first = {"Package": fields.pop("Package"), "Status": "install ok unpacked"}
     fields.pop("Conffiles", None)
     lines = []
-    for path in unpacked.conffiles():
-        file = unpacked.root / os.fsdecode(path.lstrip(b"/"))
-        digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
-        lines.append(f"\n {path.decode('utf-8', 'surrogateescape')} {digest}")
+    for path, shipped in unpacked.all_conffiles():
+        value = "newconffile remove-on-upgrade"  # as dpkg enters it, for ever
+        if shipped:
+            file = unpacked.root / os.fsdecode(path.lstrip(b"/"))
+            value = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+        lines.append(f"\n {path.decode('utf-8', 'surrogateescape')} {value}")
     if lines:
         fields["Conffiles"] = "".join(lines)
     return Paragraph({**first, **fields})

@@ -1,0 +1,148 @@
+"""Runs the apt engine on a root of its own, in namespaces and with a tools view; a program, so that any user can.
+
+    python -m tests.build.apt_tree_script CACHE [--offline] < STEPS
+
+STEPS is a JSON list of [verb, arguments…]; the result, on the standard output, is one value a step. A step that fails
+with one of our errors has an object with its kind, message and hint as its value, and is the last.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dibble.errors import DibbleError
+from dibble.events import Events, Note
+from dibble.packages.apt import Apt, AptSettings
+from dibble.packages.base import BootstrapRequest
+from dibble.sandbox.enter import run_in_namespace
+from dibble.sandbox.process import run
+from dibble.sandbox.tools import ToolsTree
+from dibble.sandbox.workspace import Workspace, tools_view
+from dibble.store.places import open_store
+from tests.build.debian_trees import differences, of_root, of_tar
+
+if TYPE_CHECKING:
+    from dibble.events import Event
+    from dibble.packages.apt_resolve import AptTransaction
+    from dibble.sandbox.process import Completed
+    from dibble.store.places import Session, Store
+
+
+class Notes:
+    """Keeps what users are told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def handle(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.texts.append(event.text)
+
+    def close(self) -> None: ...
+
+
+class Driver:
+    """One root; each method that a step may name is one verb."""
+
+    def __init__(self, store: Store, session: Session, *, offline: bool) -> None:
+        self._notes = Notes()
+        events = Events([self._notes])
+        tree = ToolsTree(store.root, events)
+        lowers = tree.ensure("core")
+        toolbox = tools_view(store, session, lowers, tree.identity)
+        assert toolbox.root is not None
+        self._workspace = Workspace(session, toolbox.root, toolbox)
+        self._base = self._workspace.new_directory("base")
+        (self._base / "mnt").mkdir()
+        self._merged = self._base / "mnt"
+        self.root = self._workspace.target
+        settings = AptSettings(
+            root=self.root,
+            arch="amd64",
+            packages_dir=store.packages,
+            blobs_dir=store.blobs,
+            state_dir=store.repositories,
+            offline=offline,
+        )
+        self.apt = Apt(settings, toolbox, events)
+
+    def decide(self, request: dict[str, Any]) -> list[str]:
+        """What a bootstrap would install, and nothing more."""
+        self._transaction = self.apt.bootstrap(_request(request))
+        return [f"{package.name} {package.version} {package.arch}" for package in self._transaction.install]
+
+    def bootstrap(self, request: dict[str, Any]) -> list[str]:
+        """A new root: its packages as a lower layer, configured through an overlay."""
+        names = self.decide(request)
+        self.apt.fetch(self._transaction)
+        made = self._workspace.new_directory("packages")
+        self._merged = made / "mnt"
+        self.apt.merge(self._transaction, self._merged)
+        self._workspace.mount_tree([made, self._base])
+        self._workspace.mount_system_in_target()
+        self.apt.configure(self._transaction)
+        return names
+
+    def sources(self, text: str) -> None:
+        """From now on the target's own sources, which are these."""
+        (self.root / "etc/apt/sources.list").write_text(text)
+        self.apt.use_target_sources()
+
+    def install(self, names: list[str], removed: list[str] | None = None) -> dict[str, list[str]]:
+        return self._apply(self.apt.resolve(names, removed or []))
+
+    def upgrade(self) -> dict[str, list[str]]:
+        return self._apply(self.apt.upgrade())
+
+    def _apply(self, transaction: AptTransaction) -> dict[str, list[str]]:
+        before = len(self._notes.texts)
+        self.apt.apply(transaction)
+        return {
+            "install": [package.name for package in transaction.install],
+            "upgrade": [package.name for package in transaction.upgrade],
+            "remove": list(transaction.remove),
+            "notes": self._notes.texts[before:],
+        }
+
+    def run(self, *argv: str) -> list[object]:
+        """Status and output of a program in the root."""
+        done: Completed = run(argv, root=self.root, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, check=False)
+        return [done.status, done.output]
+
+    def lower(self) -> str:
+        """Names all that is in the lower layer of packages: the same name, the same bytes, owners and modes."""
+        return repr(hash(tuple(sorted(of_root(self._merged).items()))))
+
+    def compare(self, tar: str, ignored: list[str]) -> list[str]:
+        """In what the root differs from the one in an archive."""
+        return differences(of_root(self.root), of_tar(Path(tar)), ignored)
+
+
+def _request(values: dict[str, Any]) -> BootstrapRequest:
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return BootstrapRequest(**{"arch": "amd64", **lists})
+
+
+def _steps(cache: Path, steps: list[list[Any]], *, offline: bool) -> list[object]:
+    store = open_store(cache)
+    values: list[object] = []
+    with store.session() as session:
+        driver = Driver(store, session, offline=offline)
+        try:
+            for verb, *arguments in steps:
+                values.append(getattr(driver, verb)(*arguments))
+        except DibbleError as error:
+            values.append({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+        finally:
+            from dibble.sandbox.mounts import unmount_all
+
+            unmount_all(session.path)
+    return values
+
+
+if __name__ == "__main__":
+    given = json.load(sys.stdin)
+    print(json.dumps(run_in_namespace(lambda: _steps(Path(sys.argv[1]), given, offline="--offline" in sys.argv))))
