@@ -1,4 +1,4 @@
-"""The GUID partition table as numbers and bytes (UEFI 2.10, 5.3; contract.md 5.5): both copies and the MBR before it."""
+"""The GUID partition table as numbers and bytes (UEFI 2.10, 5.3; contract.md 5.5), and the MBR that guards it."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def place(table: Table, disk_size: int, sector_size: int = 512) -> dict[str, Ext
     step = round_up(table.align, MIB)
     next_free = step
     for partition in table.partitions:
-        start = round_up(next_free, step)
+        start = next_free
         free = disk_size - RESERVED - start
         size = round_down(asked_size(partition, free), MIB)
         if size <= 0 or size > free:
             too_large(partition, max(size, MIB), free)
         extents[partition.name] = Extent(table.base, start, size)
-        next_free = start + size
+        next_free = round_up(start + size, step)
     return extents
 
 

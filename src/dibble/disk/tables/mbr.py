@@ -89,7 +89,7 @@ def place(table: Table, disk_size: int, sector_size: int = 512) -> dict[str, Ext
         size = asked_size(partition, disk_size - next_free - table.align) // sector_size * sector_size
         start = next_free if partition.primary else next_free + table.align
         if size <= 0 and partition.percent is not None:
-            too_large(partition, 0, disk_size - start)
+            too_large(partition, sector_size, disk_size - start)
         if size <= 0:
             refuse(partition, f"is smaller than one sector of {sector_size} bytes", 'write a size such as "1GiB"')
         if start + size > disk_size:
@@ -108,7 +108,7 @@ def place(table: Table, disk_size: int, sector_size: int = 512) -> dict[str, Ext
 def disk_size_for(table: Table, wanted: Mapping[str, int], sector_size: int = 512) -> Bytes:
     """The smallest disk on which the partitions of `wanted` have at least so many bytes (see `smallest_disk`)."""
     check(table, sector_size)
-    return smallest_disk(table, wanted, sector_size, place)
+    return smallest_disk(table, wanted, sector_size, place, MOST_SECTORS * sector_size)
 
 
 def sectors(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 STEP = 64 * KIB
 """Disk sizes are multiples of this (contract.md 5.3)."""
-_LARGEST = 1 << 63
+NO_LIMIT = 1 << 63
 
 
 class Place(Protocol):
@@ -47,10 +47,13 @@ def too_large(partition: Partition, size: int, free: int) -> NoReturn:
     )
 
 
-def smallest_disk(table: Table, wanted: Mapping[str, int], sector_size: int, place: Place) -> Bytes:
+def smallest_disk(
+    table: Table, wanted: Mapping[str, int], sector_size: int, place: Place, limit: int = NO_LIMIT
+) -> Bytes:
     """The bytes of the smallest disk, a multiple of 64 KiB, on which each partition of `wanted` has its bytes.
 
-    Fixed sizes stay as they are; a fixed size below the wanted one is an error, as is a table that fits on no disk.
+    Fixed sizes stay as they are; a fixed size below the wanted one is an error, as is a table that fits on no disk of
+    up to `limit` bytes.
     With several percentages a disk smaller by less than the alignment may do as well, because starts are rounded.
     """
     for partition in table.partitions:
@@ -79,7 +82,7 @@ def smallest_disk(table: Table, wanted: Mapping[str, int], sector_size: int, pla
 
     enough = Bytes(STEP)
     while error := lacking(enough):
-        if enough >= _LARGEST:
+        if enough >= limit:
             raise error
         enough = Bytes(enough * 2)
     too_small = enough // 2 if enough > STEP else 0
