@@ -138,9 +138,7 @@ def files_of(image: Path) -> list[Path]:
                 hint="put it there, or tell the image where it is now: qemu-img rebase -u",
             )
         if len(files) > _LONGEST_CHAIN:
-            raise BootError(
-                f"{image} is based on more than {_LONGEST_CHAIN} files", hint="flatten it: qemu-img convert"
-            )
+            raise BootError(f"{image} is based on too many files, or on itself", hint="flatten it: qemu-img convert")
 
 
 def _backing_name(head: bytes) -> str:
