@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 case "${ARCH:-}" in
     ppc*)
         echo "block-device-efi: $ARCH machines have no UEFI. Use block-device-gpt or block-device-mbr." >&2

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 case "${ARCH:-}" in
     *arm64* | *aarch64*)
         echo "block-device-mbr: $ARCH machines boot with UEFI only. Use the element block-device-efi." >&2

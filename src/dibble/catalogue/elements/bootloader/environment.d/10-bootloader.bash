@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 case "${ARCH:-}" in
     ppc*)
         export DIB_BOOTLOADER_SERIAL_CONSOLE=${DIB_BOOTLOADER_SERIAL_CONSOLE:-hvc0}
