@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dibble.events import Events
@@ -14,6 +13,7 @@ from dibble.store.places import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from dibble.sandbox.toolbox import Toolbox
 

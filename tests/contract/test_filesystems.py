@@ -6,20 +6,21 @@ import hashlib
 import os
 import stat
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
+from tests.inside import with_tools
 
 from dibble.disk.filesystems.base import FilesystemKind, Place
 from dibble.disk.model import Defaults, Extent, Filesystem
 from dibble.errors import OutputError
 from dibble.events import Events
 from dibble.registry import load, names
-from tests.inside import with_tools
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dibble.sandbox.toolbox import Toolbox
 
 pytestmark = pytest.mark.contract

@@ -262,8 +262,9 @@ def _finished(plan: Build, walk: Walk, files: list[Path]) -> BuildResult:
 
 def _run(plan: Build) -> BuildResult:
     """Inside the namespaces: run what is missing, then write the outputs."""
-    plan.store.sweep()
     with contextlib.ExitStack() as stack:
+        stack.callback(plan.events.close)  # displays that began in this process end in it, also when the build fails
+        plan.store.sweep()
         session = stack.enter_context(plan.store.session())
         stack.callback(unmount_all_below, session.path)
         workspace = _workspace(plan, session)
@@ -276,9 +277,7 @@ def _run(plan: Build) -> BuildResult:
         files = _outputs(plan, session, workspace, executor.lower_directories(state), state)
         walk.timings.append(("outputs", time.monotonic() - began))
         _place_exports(plan, state)
-        result = _finished(plan, walk, files)
-    plan.events.close()
-    return result
+        return _finished(plan, walk, files)
 
 
 def _workspace(plan: Build, session: Session) -> Workspace:
