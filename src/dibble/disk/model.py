@@ -2,6 +2,7 @@
 
 `Graph` is what was asked for (sizes may be open); `Layout` is the same with every offset and size in bytes. Nodes of
 levels 0 to 4 (talk: disk space, partitions and volumes, file systems, mounts, fstab) are plain frozen values here.
+`where` takes no part in comparing and printing: a comment moved in the file is no other disk.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Image:
     name: str
     size: int | None
     sector_size: int = 512
-    where: Where = field(default_factory=Where)
+    where: Where = field(default_factory=Where, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Partition:
     percent: float | None = None
     bootable: bool = False
     primary: bool = False
-    where: Where = field(default_factory=Where)
+    where: Where = field(default_factory=Where, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Table:
     label: Literal["mbr", "gpt"]
     partitions: tuple[Partition, ...]
     align: int = 1 << 20
-    where: Where = field(default_factory=Where)
+    where: Where = field(default_factory=Where, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Filesystem:
     label: str
     uuid: UUID
     options: tuple[str, ...] = ()
-    where: Where = field(default_factory=Where)
+    where: Where = field(default_factory=Where, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Mount:
     name: str
     base: str
     point: str
-    where: Where = field(default_factory=Where)
+    where: Where = field(default_factory=Where, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +103,22 @@ class FstabEntry:
     options: str = "defaults"
     dump: int = 0
     passno: int = 2
+    where: Where = field(default_factory=Where, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A valid description: every base exists, names, labels and mount points are unique. In creation order."""
+    """A valid description: every base exists, names, labels and mount points are unique."""
 
     images: tuple[Image, ...]
     tables: tuple[Table, ...]
     filesystems: tuple[Filesystem, ...]
+    """In the order of their devices: by image, then by partition."""
     mounts: tuple[Mount, ...]
-    """In the order in which they would be mounted: `/` first, then by path."""
+    """In the order in which they would be mounted: `/` first, then by path; last swap, whose point is `none`."""
     fstab: tuple[FstabEntry, ...]
-    source: str = ""
+    """In the order of the mounts."""
+    source: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
