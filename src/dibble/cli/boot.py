@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from dibble.errors import OutputError, UsageError
+from dibble.errors import BootError, DibbleError, OutputError, UsageError
 from dibble.recipe.load import cache_dir
 
 if TYPE_CHECKING:
@@ -153,10 +153,16 @@ class _Verb:
         self._settled = settled
 
     def go(self) -> int:
+        from dibble.cli.display_json import JsonReporter
         from dibble.sandbox.enter import run_in_namespace
 
         from_host = self._options["tools"] == "host"
-        result = self._with_host_tools() if from_host else run_in_namespace(self._in_tools_tree)
+        try:
+            result = self._with_host_tools() if from_host else run_in_namespace(self._in_tools_tree)
+        except DibbleError as error:
+            if self._as_json:
+                JsonReporter(sys.stdout).failed(error)
+            raise
         if result is None:
             return 0
         self._show_result(result)
@@ -170,9 +176,8 @@ class _Verb:
         from dibble.store.places import open_store
 
         with open_store(cache_dir(os.environ)).session() as session:
-            # The host's QEMU may be too old to take the device from us (8.1 can), and needs not.
-            kvm = None
-            return self._boot(Bench(HostToolbox(), session.path, _host_arch(), kvm, self._settled))
+            # The device is not handed over: the host's QEMU may be too old for that (8.1 can), and opens it itself.
+            return self._boot(Bench(HostToolbox(), session.path, _host_arch(), None, self._settled))
 
     def _in_tools_tree(self) -> BootResult | None:
         from dibble.evidence import image_head
@@ -199,7 +204,6 @@ class _Verb:
             return self._boot(Bench(toolbox, scratch, _host_arch(), self._kvm, self._settled))
 
     def _boot(self, bench: Bench) -> BootResult | None:
-        from dibble.errors import BootError
         from dibble.evidence import boot_test, qemu
         from dibble.evidence.interactive import HOW_TO_LEAVE, connect
 

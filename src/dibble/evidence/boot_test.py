@@ -30,6 +30,7 @@ _HUNG_S = 30.0
 """The same for one that did not come up, or no longer answers."""
 
 _SHOWN_LINES = 15
+_SHOWN_WIDTH = 200
 _NUDGE_S = 10.0
 _KERNEL = re.compile(r"Linux version \d")
 
@@ -330,7 +331,11 @@ class _Boot:
 
     def _shown(self) -> str:
         lines = self._console.last_lines(_SHOWN_LINES)
-        return "; the serial line's last lines:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+        return (
+            "; the serial line's last lines:\n" + "\n".join(f"    {line[:_SHOWN_WIDTH]}" for line in lines)
+            if lines
+            else ""
+        )
 
 
 def check_request(request: BootRequest) -> None:

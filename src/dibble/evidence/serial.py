@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _READ_SIZE = 65536
+_LONGEST_LINE = 8192
+"""Characters; of a line that is longer, as a guest gone wild sends it, only the end is searched again."""
 
 
 class SerialTimeout(Exception):
@@ -86,7 +88,7 @@ class Console:
                 before = self._text[self._taken : match.start()]
                 self._taken = match.end()
                 return Heard(index, match, before)
-            start = max(self._taken, self._text.rfind("\n") + 1)
+            start = max(self._taken, self._text.rfind("\n") + 1, len(self._text) - _LONGEST_LINE)
             if not self.read(deadline):
                 raise SerialTimeout
 

@@ -1,0 +1,185 @@
+"""`dibble boot` from end to end, with disks of a few bytes: tools, sandbox, QEMU, serial line and exit status."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dibble.sandbox.tools import host_arch
+from tests.boot.tiny_disks import RESTART, STAY, WRITE, disk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.people import Person
+
+pytestmark = [
+    pytest.mark.boot,
+    pytest.mark.skipif(host_arch() != "amd64", reason="the boot sectors are for amd64 and its QEMU"),
+]
+
+HELLO = "\r\nhello login: "
+
+
+@pytest.fixture(params=["ourselves", "ordinary_user"])
+def person(request: pytest.FixtureRequest) -> Person:
+    """Both who run the tests, root in CI, and an ordinary user."""
+    found: Person = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def place(person: Person) -> Path:
+    return person.directory("boot-verb")
+
+
+def result_of(stdout: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(stdout.splitlines()[-1])
+    return found
+
+
+def test_a_disk_that_says_login_is_up(person: Person, place: Path) -> None:
+    image = place / "hello, disk.img"  # a comma separates QEMU's options
+    image.write_bytes(disk(HELLO))
+    done = person.dibble("boot", image, "--json", "--serial-log", place / "log", timeout=600)
+    result = result_of(done.stdout)
+    assert result["ok"] is True
+    assert (result["arch"], result["firmware"], result["error"]) == ("amd64", "bios", None)
+    assert result["accelerator"] == "kvm" or result["accelerator_reason"]
+    assert result["last_lines"][-1] == "hello login:"
+    assert 0 < result["seconds"]["output"] <= result["seconds"]["prompt"] <= result["seconds"]["end"]
+    assert (place / "log").read_bytes().endswith(HELLO.encode())
+
+
+def test_a_qcow2_on_top_of_another_file_boots(ourselves: Person) -> None:
+    qemu_img = shutil.which("qemu-img")
+    assert qemu_img
+    place = ourselves.directory("boot-verb")
+    (place / "base").mkdir()
+    (place / "base/disk.raw").write_bytes(disk(HELLO))
+    image = place / "top.qcow2"
+    ourselves.run([qemu_img, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "base/disk.raw", image])
+    assert result_of(ourselves.dibble("boot", image, "--json").stdout)["ok"] is True
+
+
+def test_a_silent_disk_ends_with_1_and_says_what_may_be_wrong(person: Person, place: Path) -> None:
+    image = place / "silent.img"
+    image.write_bytes(disk(""))
+    done = person.dibble("boot", image, "--timeout", "2", check=False, timeout=600)
+    assert done.returncode == 1
+    assert "dibble: the login prompt did not come within 2 s" in done.stderr
+    assert "Booting from Hard Disk" in done.stderr
+    assert "console=ttyS0" in done.stderr
+    assert "--timeout" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_disk_without_a_boot_loader_is_told_at_once(ourselves: Person) -> None:
+    image = ourselves.directory("boot-verb") / "empty.img"
+    image.write_bytes(bytes(1 << 20))
+    done = ourselves.dibble("boot", image, "--json", check=False)
+    assert done.returncode == 1
+    result = result_of(done.stdout)
+    assert result["ok"] is False
+    assert result["error"]["message"].startswith("the BIOS finds nothing to boot on the disk")
+    assert "--firmware uefi" in result["error"]["hint"]
+
+
+def test_uefi_without_anything_to_boot_is_told(ourselves: Person) -> None:
+    image = ourselves.directory("boot-verb") / "empty.img"
+    image.write_bytes(bytes(1 << 20))
+    done = ourselves.dibble("boot", image, "--firmware", "uefi", check=False)
+    assert done.returncode == 1
+    assert "the UEFI firmware finds nothing to boot on the disk" in done.stderr
+
+
+def test_a_guest_that_restarts_itself_is_told(ourselves: Person) -> None:
+    image = ourselves.directory("boot-verb") / "restart.img"
+    image.write_bytes(disk("giving up\r\n", RESTART))
+    done = ourselves.dibble("boot", image, check=False)
+    assert done.returncode == 1
+    assert "the guest ended or restarted itself while dibble waited for the login prompt" in done.stderr
+    assert "giving up" in done.stderr
+
+
+def test_a_marker_stands_for_the_prompt(ourselves: Person) -> None:
+    image = ourselves.directory("boot-verb") / "marker.img"
+    image.write_bytes(disk("all [is] well\r\n"))
+    assert ourselves.dibble("boot", image, "--marker", "[is]").returncode == 0
+    assert ourselves.dibble("boot", image, "--marker", "[was]", "--timeout", "2", check=False).returncode == 1
+
+
+@pytest.mark.parametrize(("options", "changed"), [((), False), (("--writable",), True)])
+def test_what_the_guest_writes_stays_only_if_it_may(
+    person: Person, place: Path, options: tuple[str, ...], changed: bool
+) -> None:
+    image = place / "writes.img"
+    image.write_bytes(disk("written\r\nhello login: ", STAY, first=WRITE))
+    if changed:
+        shutil.chown(image, person.uid, person.gid)
+    before = hashlib.sha256(image.read_bytes()).digest()
+    # It takes no notice of the power button, so waiting for it to go down ends with its time limit.
+    done = person.dibble("boot", image, *options, "--marker", "hello", "--json", timeout=600)
+    assert "written" in result_of(done.stdout)["last_lines"][-2]
+    assert (hashlib.sha256(image.read_bytes()).digest() != before) is changed
+
+
+def test_what_the_guest_refuses_is_told_as_such(ourselves: Person) -> None:
+    image = ourselves.directory("boot-verb") / "deaf.img"
+    image.write_bytes(disk(HELLO))
+    done = ourselves.dibble("boot", image, "--login", "root", "--password", "x", "--timeout", "3", check=False)
+    assert done.returncode == 1
+    assert "a shell for root did not come within 3 s" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("no-such-image",), "there is no image"),
+        (("IMAGE", "--command", "true"), "commands need somebody who runs them"),
+        (("IMAGE", "--password", "x"), "a password without a user"),
+        (("IMAGE", "--interactive"), "--interactive needs a terminal"),
+        (("IMAGE", "--login", "a", "--command", "x" * 4000), "too many for the serial line"),
+    ],
+)
+def test_what_has_no_sense_is_refused_before_anything_runs(
+    ourselves: Person, arguments: tuple[str, ...], message: str
+) -> None:
+    image = ourselves.directory("boot-verb") / "hello.img"
+    image.write_bytes(disk(HELLO))
+    words = [str(image) if word == "IMAGE" else word for word in arguments]
+    done = ourselves.dibble("boot", *words, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_an_interrupted_boot_leaves_nothing(ourselves: Person) -> None:
+    image = ourselves.directory("boot-verb") / "silent.img"
+    image.write_bytes(disk("first words\r\n"))
+    process = subprocess.Popen(
+        [ourselves.checkout / "dibble", "boot", image, "--verbose"],
+        env=ourselves.environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    with process:
+        lines = iter(process.stderr)
+        assert any("first words" in line for line in lines)
+        process.send_signal(signal.SIGINT)  # to the caller alone, which leaves the end to the sandbox
+        subprocess.run(["kill", "-INT", f"-{process.pid}"], check=True)
+        rest = "".join(lines)
+        assert process.wait(60) == 130
+    assert "stopped by the user" in rest
+    assert "Traceback" not in rest
+    running = subprocess.run(["pgrep", "-f", str(image)], check=False, capture_output=True, text=True)
+    assert running.stdout == ""
+    assert not list((ourselves.cache / "tmp").glob("build-*/boot"))
