@@ -145,8 +145,10 @@ class Benchmark:
 
 
 def install_host_packages() -> None:
-    missing = [name for name in HOST_PACKAGES if subprocess.run(
-        ["dpkg", "-s", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode]  # fmt: skip
+    def is_missing(name: str) -> bool:
+        return bool(subprocess.run(["dpkg", "-s", name], check=False, capture_output=True).returncode)
+
+    missing = [name for name in HOST_PACKAGES if is_missing(name)]
     if missing:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "-qq", "update"], check=True, env=environment)
@@ -207,9 +209,8 @@ def main() -> None:
 
 def report(taking_part: list[Contender], bench: Benchmark) -> None:
     ours = taking_part[0].median
-    print(
-        f"\n{len(bench.packages)} packages of {bench.suite}, {os.cpu_count()} cores, {len(taking_part[0].seconds)} rounds"
-    )
+    rounds = len(taking_part[0].seconds)
+    print(f"\n{len(bench.packages)} packages of {bench.suite}, {os.cpu_count()} cores, {rounds} rounds")
     print("\n| what | median s | min-max s | dibble's share |\n|---|---|---|---|")
     for contender in taking_part:
         low, high = min(contender.seconds), max(contender.seconds)
