@@ -56,6 +56,17 @@ def placing(name: str, request: Request, events: Events) -> Iterator[Path]:
             side.replace(final.parent / side.name)
 
 
+def move(source: Path, target: Path) -> None:
+    """Move a file, over an existing one too; between file systems it is copied with its holes and then removed."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy_sparse(source, target)
+        source.unlink()
+
+
 def place_tree(source: Path, target: Path) -> None:
     """Merge the files below `source` into `target`: directories are merged, files replaced whole, all readable by all.
 

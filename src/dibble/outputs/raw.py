@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING, ClassVar
 
 from dibble.outputs.base import MAIN_IMAGE, OutputInfo
-from dibble.store.layers import copy_sparse
+from dibble.outputs.place import move
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +35,4 @@ class Raw:
         image: str = MAIN_IMAGE,
     ) -> None:
         assert source.disk is not None
-        disk = source.disk.images[image]
-        try:
-            disk.rename(target_file)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            copy_sparse(disk, target_file)
+        move(source.disk.images[image], target_file)

@@ -1,0 +1,75 @@
+"""qcow2: written by ourselves when it is compressed and nothing else is asked for, else by `qemu-img convert`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, ClassVar
+
+from dibble.errors import ToolFailed
+from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.place import move
+from dibble.outputs.qcow2_file import write_qcow2
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dibble.events import Events
+    from dibble.outputs.base import Source
+    from dibble.recipe.model import Request
+    from dibble.sandbox.toolbox import Toolbox
+
+_MAX_COROUTINES = 16  # qemu-img(1), convert -m
+
+
+class Qcow2:
+    """`N.qcow2`; zstd unless the user's own options speak of compression."""
+
+    info: ClassVar[OutputInfo] = OutputInfo(suffix="qcow2", reads="disk", summary="the disk for QEMU, compressed")
+
+    def write(
+        self,
+        source: Source,
+        target_file: Path,
+        request: Request,
+        toolbox: Toolbox,
+        events: Events,
+        *,
+        epoch: int,
+        image: str = MAIN_IMAGE,
+    ) -> None:
+        assert source.disk is not None
+        disk = source.disk.images[image]
+        with events.activity("qcow2") as activity:
+            if request.compress and not request.qemu_img_options:
+                write_qcow2(disk, target_file, activity)
+            else:
+                _convert(disk, target_file, request, toolbox)
+
+
+def _convert(disk: Path, target_file: Path, request: Request, toolbox: Toolbox) -> None:
+    """Have qemu-img write the file beside the disk, where the tools see it, and move it from there."""
+    made = disk.with_name(f"{disk.name}.qcow2")
+    toolbox.ensure("core")
+    try:
+        toolbox.run(["qemu-img", "convert", *convert_arguments(request), toolbox.path(disk), toolbox.path(made)])
+        move(made, target_file)
+    except ToolFailed as error:
+        if request.qemu_img_options:
+            error.hint = f'see "qemu-img create -f qcow2 -o help" for --qemu-img-options {request.qemu_img_options}'
+        raise
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def convert_arguments(request: Request) -> list[str]:
+    """Options of `qemu-img convert`. Not `-W`, with which the order of clusters is another one in every run."""
+    coroutines = min(len(os.sched_getaffinity(0)), _MAX_COROUTINES)
+    arguments = ["-f", "raw", "-O", "qcow2", "-m", str(coroutines)]
+    options = request.qemu_img_options.strip(",")
+    if request.compress:
+        arguments.append("-c")
+        keys = dict(part.partition("=")[::2] for part in options.split(","))
+        # Version 2 of the format (compat=0.10) knows zlib only.
+        if "compression_type" not in keys and keys.get("compat") not in ("0.10", "v2"):
+            options = ",".join(filter(None, ("compression_type=zstd", options)))
+    return [*arguments, "-o", options] if options else arguments
