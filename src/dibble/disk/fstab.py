@@ -1,0 +1,64 @@
+"""The image's /etc/fstab, and the facts of the description that hooks ask for (contract.md 5.1, 5.5)."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from dibble.disk.nodes.mount import SWAP_POINT
+from dibble.errors import DiskLayoutError
+
+if TYPE_CHECKING:
+    from dibble.disk.model import Filesystem, Graph
+
+_HEADER = "# Made with the image, from its block-device description; see fstab(5).\n"
+_NEED_STATE = ("image-path", "image-block-device", "image-block-devices")
+
+
+def fstab_text(graph: Graph) -> str:
+    """A comment, then a line for each mount with an fstab node, in mount order; devices by label, never by UUID."""
+    filesystems = {filesystem.name: filesystem for filesystem in graph.filesystems}
+    entries = {entry.base: entry for entry in graph.fstab}
+    lines = []
+    for mount in graph.mounts:
+        if entry := entries.get(mount.name):
+            filesystem = filesystems[mount.base]
+            device, point = f"LABEL={_escaped(filesystem.label)}", _escaped(mount.point)
+            lines.append(f"{device} {point} {filesystem.type} {entry.options} {entry.dump} {entry.passno}\n")
+    return _HEADER + "".join(lines)
+
+
+def getval(graph: Graph, symbol: str) -> str:
+    """What `dib-block-device getval SYMBOL` prints for what is known before the disk is made.
+
+    `boot-label` is empty without a file system at /boot; `mount-points` are joined by `|` in the order of the
+    description, without swap. Raises DiskLayoutError for any other symbol.
+    """
+    if symbol == "root-label":
+        return _at(graph, "/").label
+    if symbol == "root-fstype":
+        return _at(graph, "/").type
+    if symbol == "boot-label":
+        return _at(graph, "/boot").label if any(mount.point == "/boot" for mount in graph.mounts) else ""
+    if symbol == "mount-points":
+        paths = [mount for mount in graph.mounts if mount.point != SWAP_POINT]
+        paths.sort(key=lambda mount: (mount.where.line or 0, mount.where.column or 0))
+        return "|".join(mount.point for mount in paths)
+    if symbol in _NEED_STATE:
+        raise DiskLayoutError(
+            f"{symbol} is not known from the description alone", hint="ask for it when the disk has been created"
+        )
+    known = ("boot-label", *_NEED_STATE, "mount-points", "root-fstype", "root-label")
+    near = get_close_matches(symbol, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}"
+    raise DiskLayoutError(f'unknown symbol "{symbol}"', hint=hint)
+
+
+def _at(graph: Graph, point: str) -> Filesystem:
+    name = next(mount.base for mount in graph.mounts if mount.point == point)
+    return next(filesystem for filesystem in graph.filesystems if filesystem.name == name)
+
+
+def _escaped(field: str) -> str:
+    """Blanks and backslashes as fstab(5) wants them, so that a field stays one field."""
+    return "".join(f"\\{ord(sign):03o}" if sign in " \t\\#" else sign for sign in field)
