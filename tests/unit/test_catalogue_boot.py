@@ -191,9 +191,7 @@ def test_the_newest_kernel_comes_first(tree: Tree) -> None:
 
 def test_an_entry_names_root_by_label_and_takes_the_settings(tree: Tree) -> None:
     tree.kernel("6.12")
-    tree.settings(
-        'GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200"\nGRUB_CMDLINE_LINUX_DEFAULT="quiet  splash"\n'
-    )
+    tree.settings('GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200"\nGRUB_CMDLINE_LINUX_DEFAULT="a  b"\n')
     first, _, recovery = tree.linux_lines()
     arguments = "console=tty0 console=ttyS0,115200"
     assert first == f"linux /boot/vmlinuz-6.12 root=LABEL=img-root ro {arguments} a b"

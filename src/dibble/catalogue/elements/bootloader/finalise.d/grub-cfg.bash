@@ -117,8 +117,8 @@ entry() {
     printf '%s}\n' "$indent"
 }
 
-mapfile -t KERNELS < <(kernels)
-if [ "${#KERNELS[@]}" -eq 0 ]; then
+mapfile -t KERNELS <<< "$(kernels)"
+if [ -z "${KERNELS[0]}" ]; then
     echo "bootloader: there is no kernel in /boot. Add the distribution's kernel package." >&2
     exit 1
 fi
