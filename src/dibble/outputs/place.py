@@ -46,7 +46,7 @@ def placing(name: str, request: Request, events: Events) -> Iterator[Path]:
         yield fresh
         fresh.chmod(0o666 & ~_umask())
         sides = _write_checksums(fresh, name, request.checksums, events)
-        if not _overwrites(request):
+        if not request.overwrite:
             _set_aside(final, events)
         # Old checksums go first: at no moment do they stand beside a file that they do not belong to.
         for suffix in SIDE_SUFFIXES:
@@ -110,11 +110,6 @@ def output_error(error: OSError, place: Path) -> OutputError:
         hint = f"is the file system of {directory} in order? See dmesg"
     about = f" ({error.filename})" if error.filename and str(error.filename) != str(place) else ""
     return OutputError(f"{place} cannot be written: {reason}{about}", hint=hint)
-
-
-def _overwrites(request: Request) -> bool:
-    value = request.environment.get("OVERWRITE_OLD_IMAGE", "")
-    return request.overwrite or value not in ("", "0")
 
 
 def _beside(path: Path, suffix: str) -> Path:
