@@ -28,7 +28,7 @@ def bash(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         check=False,
         capture_output=True,
         text=True,
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C", **environment},
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C"} | environment,
     )
 
 
@@ -374,6 +374,28 @@ def test_devuser_takes_the_given_keys_alone(tmp_path: Path) -> None:
     (caller.home / ".ssh/id_rsa.pub").write_text("ssh-rsa AA a\n")
     (tmp_path / "keys").write_text("ssh-ed25519 CC c\n")
     assert caller.keys(DIB_DEV_USER_AUTHORIZED_KEYS=str(tmp_path / "keys")) == "ssh-ed25519 CC c\n"
+
+
+def test_devuser_keeps_the_password_out_of_a_traced_log(tmp_path: Path) -> None:
+    element = ELEMENTS / "devuser"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in {"getent": "exit 2", "useradd": "true", "chpasswd": f"cat > {tmp_path}/passed"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    done = bash(
+        f'set -x; source "{element}/environment.d/50-devuser.bash"; '
+        f'"{element}/extra-data.d/50-devuser"; "{element}/install.d/50-devuser"',
+        PATH=f"{programs}:{os.environ['PATH']}",
+        HOME=str(tmp_path),
+        TMP_HOOKS_PATH=str(tmp_path),
+        DIB_DEBUG_TRACE="1",
+        DIB_DEV_USER_PASSWORD="secret:w0rd $x",
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "passed").read_text() == "devuser:secret:w0rd $x\n"
+    assert "useradd" in done.stderr
+    assert "w0rd" not in done.stderr + done.stdout
 
 
 def test_host_keys_are_not_in_the_image(tmp_path: Path) -> None:
