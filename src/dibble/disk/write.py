@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from uuid import uuid5
@@ -12,11 +11,10 @@ from dibble.disk.model import Disk
 from dibble.disk.tables import gpt, mbr
 from dibble.registry import load
 from dibble.sandbox import mounts
-from dibble.sandbox.syscalls import MNT_DETACH, umount
 from dibble.store.places import disk_full
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dibble.disk.filesystems.base import FilesystemKind
@@ -42,12 +40,13 @@ def write_disk(layout: Layout, root: Path, directory: Path, toolbox: Toolbox, ev
         for table in graph.tables:
             _write_table(layout, table, images[table.base])
         points = [mount.point for mount in graph.mounts if mount.point.startswith("/")]
-        with _contents(points, root, directory) as contents:
-            for filesystem in graph.filesystems:
-                point = next((mount.point for mount in graph.mounts if mount.base == filesystem.name), "")
-                below = _below(contents, point) if point in contents else []
-                with events.activity(f"file system {filesystem.name} ({filesystem.type})"), mounts.hidden(below):
-                    _write_filesystem(layout, filesystem, contents.get(point), images, toolbox, events, epoch)
+        contents = {point: _content(root, point) for point in points}
+        for filesystem in graph.filesystems:
+            point = next((mount.point for mount in graph.mounts if mount.base == filesystem.name), "")
+            content = contents.get(point)
+            below = _below(root, points, point) if content else []
+            with events.activity(f"file system {filesystem.name} ({filesystem.type})"), mounts.hidden(below):
+                _write_filesystem(layout, filesystem, content, images, toolbox, events, epoch)
     except OSError as error:
         raise disk_full(error, directory) from error
     return Disk(images, layout)
@@ -78,31 +77,20 @@ def _write_table(layout: Layout, table: Table, path: Path) -> None:
             file.write(data)
 
 
-@contextlib.contextmanager
-def _contents(points: Sequence[str], root: Path, directory: Path) -> Iterator[Mapping[str, Path]]:
-    """A directory for each mount point that shows what lies in the tree there, whatever is mounted over it later."""
-    contents = {"/": root}
-    try:
-        for number, point in enumerate(point for point in points if point != "/"):
-            place = directory / f"content-{number}"
-            place.mkdir()
-            inside = root / point.strip("/")
-            inside.mkdir(parents=True, exist_ok=True)
-            mounts.bind(inside, place)
-            contents[point] = place
-        yield contents
-    finally:
-        for point, place in contents.items():
-            if point != "/":
-                umount(place, MNT_DETACH)
+def _content(root: Path, point: str) -> Path | None:
+    """The directory of the tree whose content the file system mounted at `point` gets; None for swap and the like."""
+    if not point.startswith("/"):
+        return None
+    directory = root / point.strip("/")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
-def _below(contents: Mapping[str, Path], point: str) -> list[Path]:
-    """The mount points below another, in its own directory: as empty directories they stay part of it."""
+def _below(root: Path, points: Sequence[str], point: str) -> list[Path]:
+    """The mount points below another: as empty directories they stay part of its file system."""
     base = PurePosixPath(point)
-    others = [PurePosixPath(other) for other in contents if other != point]
-    nearest = [other for other in others if base in other.parents]
-    return [contents[point] / other.relative_to(base) for other in nearest if not set(nearest) & set(other.parents)]
+    nested = {PurePosixPath(other) for other in points if base in PurePosixPath(other).parents}
+    return [root / str(other).strip("/") for other in sorted(nested) if not nested & set(other.parents)]
 
 
 def _write_filesystem(  # noqa: PLR0917 - internal, called once

@@ -114,7 +114,8 @@ class Executor:
         try:
             if step.where == "outside":
                 scratch = self._workspace.show_writable(self._output_directory())
-                self._workspace.show_store()
+                if self._workspace.session.store.root.is_relative_to(self._output_directory()):
+                    self._workspace.show_store()
             self._run_mounted(step, state, element)
         except DibbleError as error:
             status = error.exit_status

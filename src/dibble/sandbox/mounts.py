@@ -45,14 +45,17 @@ def bind(source: Path, target: Path, *, read_only: bool = False, recursive: bool
 
 
 def bind_at(source: Path, root: Path, *, read_only: bool = False) -> None:
-    """Show the absolute path `source` at the same path below `root`, making the mount point there."""
+    """Show the absolute path `source` at the same path below `root`, making the mount point there.
+
+    What is mounted below `source` comes along, unless `root` itself lies there: that would double all mounts each time.
+    """
     target = root / source.relative_to("/")
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch(exist_ok=True)
-    bind(source, target, read_only=read_only)
+    bind(source, target, read_only=read_only, recursive=not root.is_relative_to(source))
 
 
 def tmpfs(target: Path, *, mode: int = 0o755, size: str = "") -> None:
