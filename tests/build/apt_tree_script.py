@@ -1,9 +1,8 @@
 """Runs the apt engine on a root of its own, in namespaces and with a tools view; a program, so that any user can.
 
-    python -m tests.build.apt_tree_script CACHE [--offline] < STEPS
+    python -m tests.build.apt_tree_script CACHE STEPS [--offline]
 
-STEPS is a JSON list of [verb, arguments…]; the result, on the standard output, is one value a step. A step that fails
-with one of our errors has an object with its kind, message and hint as its value, and is the last.
+STEPS is a JSON list of [verb, arguments…]; the result, on the standard output, is a JSON list with a value for each.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from dibble.events import Events, Note
 from dibble.packages.apt import Apt, AptSettings
 from dibble.packages.base import BootstrapRequest
 from dibble.sandbox.enter import run_in_namespace
+from dibble.sandbox.mounts import unmount_all
 from dibble.sandbox.process import run
 from dibble.sandbox.tools import ToolsTree
 from dibble.sandbox.workspace import Workspace, tools_view
 from dibble.store.places import open_store
-from tests.build.debian_trees import differences, of_root, of_tar
+from tests.build.debian_trees import differences, in_names, of_root, of_tar
 
 if TYPE_CHECKING:
     from dibble.events import Event
@@ -86,9 +86,10 @@ class Driver:
         self.apt.configure(self._transaction)
         return names
 
-    def sources(self, text: str) -> None:
-        """From now on the target's own sources, which are these."""
-        (self.root / "etc/apt/sources.list").write_text(text)
+    def sources(self, files: dict[str, str]) -> None:
+        """From now on the target's own sources, after some of its files have been written."""
+        for name, text in files.items():
+            (self.root / name).write_text(text)
         self.apt.use_target_sources()
 
     def install(self, names: list[str], removed: list[str] | None = None) -> dict[str, list[str]]:
@@ -107,6 +108,18 @@ class Driver:
             "notes": self._notes.texts[before:],
         }
 
+    def refused(self, verb: str, *arguments: Any) -> dict[str, str]:
+        """The error that a step ends with."""
+        try:
+            value = getattr(self, verb)(*arguments)
+        except DibbleError as error:
+            return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+        raise AssertionError(f"{verb} came to {value}")
+
+    def repositories(self) -> list[list[str]]:
+        """(uri, suite, sha256 of the signed file) of each repository in use."""
+        return [[state.uri, state.suite, state.sha256] for state in self.apt.repositories()]
+
     def run(self, *argv: str) -> list[object]:
         """Status and output of a program in the root."""
         done: Completed = run(argv, root=self.root, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, check=False)
@@ -118,12 +131,12 @@ class Driver:
 
     def compare(self, tar: str, ignored: list[str]) -> list[str]:
         """In what the root differs from the one in an archive."""
-        return differences(of_root(self.root), of_tar(Path(tar)), ignored)
+        return differences(in_names(of_root(self.root)), in_names(of_tar(Path(tar))), ignored)
 
 
 def _request(values: dict[str, Any]) -> BootstrapRequest:
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return BootstrapRequest(**{"arch": "amd64", **lists})
+    given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+    return BootstrapRequest(arch="amd64", **given)
 
 
 def _steps(cache: Path, steps: list[list[Any]], *, offline: bool) -> list[object]:
@@ -134,15 +147,11 @@ def _steps(cache: Path, steps: list[list[Any]], *, offline: bool) -> list[object
         try:
             for verb, *arguments in steps:
                 values.append(getattr(driver, verb)(*arguments))
-        except DibbleError as error:
-            values.append({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
         finally:
-            from dibble.sandbox.mounts import unmount_all
-
             unmount_all(session.path)
     return values
 
 
 if __name__ == "__main__":
-    given = json.load(sys.stdin)
+    given = json.loads(sys.argv[2])
     print(json.dumps(run_in_namespace(lambda: _steps(Path(sys.argv[1]), given, offline="--offline" in sys.argv))))

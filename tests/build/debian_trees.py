@@ -1,4 +1,8 @@
-"""Two trees compared entry by entry: owners, modes, links, attributes, content. One may be a tar archive."""
+"""Two trees compared entry by entry: owners, modes, links, attributes, content. One may be a tar archive.
+
+Owners are compared by name: scripts take the next free number, so numbers tell in which order they ran. For the same
+reason lists of accounts and marks are sorted.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ import hashlib
 import os
 import stat
 import tarfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+_ACCOUNTS = ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow")
 MOUNTED = ("dev", "proc", "sys")
 _KINDS = {
     tarfile.REGTYPE: "file",
@@ -31,8 +36,8 @@ class Entry:
 
     kind: str
     mode: int = 0
-    owner: int = 0
-    group: int = 0
+    owner: str = "0"
+    group: str = "0"
     content: bytes = b""
     twins: tuple[str, ...] = ()
     attributes: tuple[tuple[str, bytes], ...] = ()
@@ -75,7 +80,7 @@ def of_root(root: Path) -> dict[str, Entry]:
                 numbers[key] = (status.st_dev, status.st_ino)
                 groups.setdefault(numbers[key], []).append(key)
             mode = stat.S_IMODE(status.st_mode) if kind != "link" else 0
-            found[key] = Entry(kind, mode, status.st_uid, status.st_gid, content, (), attributes)
+            found[key] = Entry(kind, mode, str(status.st_uid), str(status.st_gid), content, (), attributes)
     return {key: _with_twins(entry, groups.get(numbers.get(key, (0, 0)), ())) for key, entry in found.items()}
 
 
@@ -114,8 +119,47 @@ def of_tar(path: Path) -> dict[str, Entry]:
                 )
             )
             mode = member.mode & 0o7777 if kind != "link" else 0
-            found[key] = Entry(kind, mode, member.uid, member.gid, content, (), attributes)
+            found[key] = Entry(kind, mode, str(member.uid), str(member.gid), content, (), attributes)
     return {key: _with_twins(entry, groups.get(first.get(key, ""), ())) for key, entry in found.items()}
+
+
+def in_names(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The same entries with names for the owners, as their own /etc/passwd and /etc/group have them."""
+    users, groups = _numbers(entries["etc/passwd"]), _numbers(entries["etc/group"])
+    found = {}
+    for path, entry in entries.items():
+        content = entry.content
+        if path in _ACCOUNTS:
+            content = b"\n".join(sorted(_without_numbers(path, line) for line in content.splitlines()))
+        if path == "var/lib/dpkg/status":  # without blanks at the ends of lines
+            content = b"\n".join(line.rstrip() for line in content.rstrip().splitlines())
+        if path == "var/lib/apt/extended_states":
+            content = b"\n\n".join(sorted(content.strip().split(b"\n\n")))
+        if entry.kind == "link":  # the one, or by systemctl the other, when that is there before the unit's package
+            content = content.replace(b"/lib/systemd/", b"/usr/lib/systemd/").replace(b"/usr/usr/", b"/usr/")
+        named = replace(
+            entry,
+            owner=users.get(entry.owner, entry.owner),
+            group=groups.get(entry.group, entry.group),
+            content=content,
+        )
+        found[path] = named
+    return found
+
+
+def _numbers(file: Entry) -> dict[str, str]:
+    """Number → name in /etc/passwd or /etc/group."""
+    rows = [line.split(":") for line in file.content.decode().splitlines()]
+    return {row[2]: row[0] for row in rows}
+
+
+def _without_numbers(path: str, line: bytes) -> bytes:
+    """A line of an accounts' file without the numbers that are given out from the top down (SYS_UID_MAX)."""
+    fields = line.split(b":")
+    for place in {"etc/passwd": (2, 3), "etc/group": (2,)}.get(path, ()):
+        if 900 <= int(fields[place]) <= 999:
+            fields[place] = b"next"
+    return b":".join(fields)
 
 
 def differences(ours: Mapping[str, Entry], theirs: Mapping[str, Entry], ignored: Iterable[str] = ()) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dibble.errors import FetchError, PackageError, SignatureError
 from dibble.packages import apt_in_target
-from dibble.packages.apt_apply import place, reason_against, replace_lost, stages
+from dibble.packages.apt_apply import essentials, place, reason_against, replace_lost, stages
 from dibble.packages.apt_failures import resolve_failure
 from dibble.packages.apt_marks import STATES, marks_after, read_automatic, write_automatic
 from dibble.packages.apt_merge import MergedTree, needs_aliases
@@ -249,7 +249,7 @@ class Apt:
                 os.umask(old_mask)
 
     def configure(self, transaction: Transaction) -> None:
-        """Run the scripts of a merged root: preinsts, base packages, what merge left out, all others, triggers.
+        """Run the scripts of a merged root: preinsts, basic packages, what merge left out, all others, triggers.
 
         The initramfs is put off. Raises PackageError for a script that fails.
         """
@@ -270,6 +270,8 @@ class Apt:
             honour_diversions(root, placed)
             if first := [name for name in FIRST if name in present]:
                 target.dpkg("--force-depends", "--configure", *first)
+            if basic := [name for name in essentials(placed) if name not in first]:
+                target.dpkg("--configure", "--no-triggers", *basic, later=True)
             if left_out:
                 target.dpkg("--configure", "--no-triggers", "-a", later=True)
                 apt_in_target.unpack(target, self._debs([unpacked.package for unpacked in left_out]))

@@ -96,6 +96,17 @@ def stages(packages: Sequence[Unpacked]) -> list[list[Unpacked]]:
     return found
 
 
+def essentials(packages: Sequence[Unpacked]) -> list[str]:
+    """The names of the essential packages, with all that they depend on: scripts use them without saying so."""
+    needs = {unpacked.package.name: _needs(unpacked) for unpacked in packages}
+    found: set[str] = set()
+    new = {unpacked.package.name for unpacked in packages if unpacked.control().get("Essential") == "yes"}
+    while new:
+        found |= new
+        new = {name for one in new for name in needs[one][1] & needs.keys()} - found
+    return sorted(found)
+
+
 def _needs(unpacked: Unpacked) -> tuple[set[str], set[str]]:
     """What must be configured before the preinst, and before the configuration, of a package: names."""
     control = unpacked.control()

@@ -30,7 +30,6 @@ DATABASE = Path("var/lib/dpkg")
 PRESENT = ("unpacked", "half-configured", "triggers-awaited", "triggers-pending", "installed", "half-installed")
 _EMPTY_FILES = {
     "diversions": 0o644,
-    "statoverride": 0o644,
     "lock": 0o640,
     "lock-frontend": 0o640,
     "triggers/Lock": 0o600,
