@@ -80,13 +80,16 @@ def read_mbr(disk: Sparse, sector_size: int = 512) -> list[Found]:
         if entry.kind != "0x00":
             found.append(entry._replace(number=slot + 1))
     assert disk.read(510, 2) == b"\x55\xaa"
-    number, record = 5, extended
+    number, record, linked = 5, extended, 0
     while record:
         at = record * sector_size
         assert disk.read(at + 510, 2) == b"\x55\xaa", f"no extended boot record at sector {record}"
         entry, link = _mbr_entry(disk, at, 0), _mbr_entry(disk, at, 1)
         found.append(entry._replace(number=number, first=entry.first + record))
         number += 1
+        if linked:
+            assert record + linked == found[-1].first + found[-1].length, "a link spans what it leads to"
+        linked = link.length
         record = extended + link.first if link.kind == "0x05" else 0
     return found
 

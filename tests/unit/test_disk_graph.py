@@ -303,3 +303,8 @@ def test_anchors_and_merge_keys_are_followed() -> None:
         - local_loop: {name: b, mkfs: {type: ext4, mount: {mount_point: /b, fstab: {<<: *line, fsck-passno: 2}}}}
         """
     assert [(line.options, line.passno) for line in graph_of(text).fstab] == [("ro", 1), ("ro", 2)]
+
+
+def test_options_of_swap_are_ignored() -> None:
+    text = BARE_FILE_SYSTEM + "- local_loop: {name: b, mkfs: {type: swap, opts: -f, mount: }}\n"
+    assert graph_of(text).filesystems[1].options == ()

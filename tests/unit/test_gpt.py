@@ -177,4 +177,5 @@ def test_wanted_bytes_hold_for_several_percentages() -> None:
 def test_content_that_outgrows_its_fixed_partition_is_refused() -> None:
     with pytest.raises(DiskLayoutError, match='partition "root" has 10 MiB, its content needs 20 MiB') as caught:
         gpt.disk_size_for(a_table("gpt", [part("root", 10 * MIB), part("b", "100%")]), {"root": 20 * MIB})
+    assert "give it at least 20 MiB" in caught.value.hint
     assert caught.value.where.line == 7

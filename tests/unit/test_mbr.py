@@ -220,6 +220,7 @@ def test_the_smallest_disk_holds_what_is_wanted_and_64_kib_less_do_not(table: Ta
 def test_content_that_outgrows_its_fixed_partition_is_refused() -> None:
     with pytest.raises(DiskLayoutError, match='partition "root" has 10 MiB, its content needs 20 MiB') as caught:
         mbr.disk_size_for(a_table("mbr", [primary("root", 10 * MIB)]), {"root": 20 * MIB})
+    assert "give it at least 20 MiB" in caught.value.hint
     assert caught.value.where.line == 7
 
 

@@ -14,7 +14,7 @@ from dibble import registry
 from dibble.disk import model
 from dibble.disk.document import Items, Map, Value, Word, read_description
 from dibble.disk.nodes.base import Context, Entry, Node, NodeInfo, kind_of, nearest
-from dibble.disk.nodes.mount import SWAP_POINT, normal
+from dibble.disk.nodes.mount import normal
 from dibble.errors import DiskLayoutError, UsageError, Where
 
 if TYPE_CHECKING:
@@ -235,6 +235,6 @@ def _devices(image: model.Image, table: model.Table | None) -> list[str]:
     return [image.name, *(partition.name for partition in table.partitions)] if table else [image.name]
 
 
-def mount_order(mount: model.Mount) -> tuple[bool, bytes, str]:
-    """A key for sorting: what must be mounted first comes first, swap last."""
-    return (mount.point == SWAP_POINT, mount.point.encode(), mount.name)
+def mount_order(mount: model.Mount) -> tuple[bytes, str]:
+    """A key for sorting: what must be mounted first comes first; swap last, as its point begins with no slash."""
+    return (mount.point.encode(), mount.name)
