@@ -88,6 +88,10 @@ def test_a_disk_comes_back_and_the_bytes_do_not_depend_on_the_number_of_threads(
 def test_zeros_and_holes_take_no_room(tmp_path: Path) -> None:
     raw = sparse(tmp_path / "disk.raw", 1 << 30, {MIB: b"x" * MIB, 8 * MIB: bytes(64 * MIB)})
     write_qcow2(raw, tmp_path / "N.qcow2")
+    text = subprocess.run(
+        ["qemu-img", "check", "--output=json", tmp_path / "N.qcow2"], check=True, capture_output=True
+    ).stdout
+    assert json.loads(text)["allocated-clusters"] == MIB // CLUSTER
     assert (tmp_path / "N.qcow2").stat().st_size <= 8 * CLUSTER
 
 

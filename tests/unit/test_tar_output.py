@@ -130,7 +130,13 @@ def test_long_names_and_names_that_are_not_utf_8_come_back(root: Path) -> None:
     (root / ("d" * 150)).mkdir()
     (root / ("d" * 150) / ("f" * 99)).write_text("x")
     Path(os.fsdecode(bytes(root) + b"/caf\xe9")).write_text("x")
+    for length in (98, 99):  # 100 and 101 bytes with the "./"; a header has room for 100
+        (root / ("g" * length)).touch()
+        (root / f"to-{length}").symlink_to("t" * (length + 2))
     found = members(root)
+    for length in (98, 99):
+        assert f"./{'g' * length}" in found
+        assert found[f"./to-{length}"].linkname == "t" * (length + 2)
     assert f"./{'d' * 150}/{'f' * 99}" in found
     assert os.fsdecode(b"./caf\xe9") in found
 
