@@ -63,6 +63,8 @@ class AptSettings:
     state_dir: Path
     offline: bool = False
     max_age_s: int = 3600
+    epoch: int | None = None
+    """For maintainer scripts, as SOURCE_DATE_EPOCH: useradd(8) and others write the day into files."""
 
 
 class Apt:
@@ -90,8 +92,11 @@ class Apt:
         self._of_target = False
         self._state = self._reachable(sources, request.mirrors)
         self._mirrors = request.mirrors
-        output = self._ask("install", asked, None)
-        return AptTransaction(parse_transaction(output, {}, ()).install, marks=False)
+        chosen = parse_transaction(self._ask("install", asked, None), {}, ()).install
+        if "usrmerge" in {package.name for package in chosen}.difference(request.include):
+            # it brings all of Perl to convert a root; ours has a merged /usr from the start (as with debootstrap)
+            chosen = parse_transaction(self._ask("install", [*asked, "usr-is-merged"], None), {}, ()).install
+        return AptTransaction(chosen, marks=False)
 
     def use_target_sources(self) -> None:
         """From now on take sources, keys, pins and settings from the target's own /etc/apt, as it is at each call.
@@ -371,7 +376,7 @@ class Apt:
         version = next(
             (p.get("Version") for p in read_status(self._settings.root) if p.get("Package") == "dpkg"), "1.22"
         )
-        return Target(self._settings.root, hear, version)
+        return Target(self._settings.root, hear, version, environment=self._environment())
 
     # --- afterwards
 
@@ -387,7 +392,7 @@ class Apt:
             return
         with ExitStack() as stack:
             stack.enter_context(self._events.activity("initramfs"))
-            target = Target(self._settings.root, on_line or (lambda _line: None))
+            target = Target(self._settings.root, on_line or (lambda _line: None), environment=self._environment())
             done = target.run(argv)
         if done.status:
             last = "".join(f"\n    {line}" for line in done.output.splitlines()[-8:])
