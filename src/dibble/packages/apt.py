@@ -25,7 +25,7 @@ from dibble.packages.apt_sources import (
 )
 from dibble.packages.apt_state import AptState, RepositoryState, target_settings
 from dibble.packages.base import BootstrapRequest, Download, Package, Transaction
-from dibble.packages.dpkg_configure import FIRST, Target, no_services, progress_of, temporary_awk
+from dibble.packages.dpkg_configure import ENVIRONMENT, FIRST, Target, no_services, progress_of, temporary_awk
 from dibble.packages.dpkg_database import (
     DATABASE,
     Unpacked,
@@ -377,6 +377,10 @@ class Apt:
             (p.get("Version") for p in read_status(self._settings.root) if p.get("Package") == "dpkg"), "1.22"
         )
         return Target(self._settings.root, hear, version, environment=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        epoch = self._settings.epoch
+        return dict(ENVIRONMENT) if epoch is None else {**ENVIRONMENT, "SOURCE_DATE_EPOCH": str(epoch)}
 
     # --- afterwards
 

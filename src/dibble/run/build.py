@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dibble import __version__
 from dibble.elements.assemble import element_set
 from dibble.elements.materialise import write_tree
-from dibble.errors import OutputError
+from dibble.errors import DiskLayoutError, OutputError
 from dibble.events import BuildFinished, BuildStarted
 from dibble.plan.manifest import digest, manifest_of
 from dibble.run.environment import COMMANDS, image_environment
@@ -163,9 +163,12 @@ def prepare(request: Request, events: Events) -> Build:
         mkfs_options=request.mkfs_options,
         journal_mib=request.mkfs_journal_size_mib,
         max_online_resize=request.max_online_resize,
+        sector_size=_sector_size(request.environment.get("DIB_BLOCK_SIZE", "")),
     )
     graph = parse(choice.text, source=source, defaults=defaults)
     mirrors = host_mirrors()
+    asked = request.environment.get("SOURCE_DATE_EPOCH", "")
+    epoch = int(asked) if asked.isdigit() else DEFAULT_EPOCH
     environment = image_environment(
         request,
         elements.elements,
@@ -180,11 +183,11 @@ def prepare(request: Request, events: Events) -> Build:
             "DIBBLE_DEBIAN_MIRROR": mirrors.archive,
             "DIBBLE_DEBIAN_SECURITY_MIRROR": mirrors.security,
             "DIB_DEFAULT_INSTALLTYPE": request.install_type,
+            "SOURCE_DATE_EPOCH": str(epoch),
         },
     )
     sources = {name: hook.path for name, hook in elements.hooks.files.items()}
     commands = {f"{COMMANDS}/{path.name}": path for path in sorted((CATALOGUE / "bin").iterdir())}
-    epoch = request.environment.get("SOURCE_DATE_EPOCH", "")
     return Build(
         request=request,
         events=events,
@@ -197,9 +200,18 @@ def prepare(request: Request, events: Events) -> Build:
         sources={**sources, **commands},
         manifest=manifest_of(elements.hooks, commands),
         store=store,
-        epoch=int(epoch) if epoch.isdigit() else DEFAULT_EPOCH,
+        epoch=epoch,
         tools_identity=_tools_identity(request, store, events),
     )
+
+
+def _sector_size(text: str) -> int | None:
+    """DIB_BLOCK_SIZE: the size in bytes of every disk's sectors, whatever its description says (contract.md 1.2)."""
+    if not text:
+        return None
+    if text not in ("512", "4096"):
+        raise DiskLayoutError(f'DIB_BLOCK_SIZE is "{text}"', hint="write 512 or 4096, or leave it unset")
+    return int(text)
 
 
 def _tools_identity(request: Request, store: Store, events: Events) -> str:
@@ -328,6 +340,7 @@ def _executor(plan: Build, workspace: Workspace) -> Executor:
         state_dir=plan.store.repositories,
         offline=plan.request.offline,
         max_age_s=MAX_AGE_S,
+        epoch=plan.epoch,
     )
     return Executor(
         request=plan.request,
