@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.build.debian_trees import differences, in_names, of_root, of_tar
+
 from dibble.errors import DibbleError
 from dibble.events import Events, Note
 from dibble.packages.apt import Apt, AptSettings
@@ -22,7 +24,6 @@ from dibble.sandbox.process import run
 from dibble.sandbox.tools import ToolsTree
 from dibble.sandbox.workspace import Workspace, tools_view
 from dibble.store.places import open_store
-from tests.build.debian_trees import differences, in_names, of_root, of_tar
 
 if TYPE_CHECKING:
     from dibble.events import Event

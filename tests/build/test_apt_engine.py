@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -78,7 +80,7 @@ def request(suite: str = "trixie", mirror: str = MIRROR, **more: Any) -> dict[st
     return {"suite": suite, "mirrors": [mirror], **more}
 
 
-def drive(person: Person, *steps: list[Any], fails: bool = False) -> list[Any]:
+def drive(person: Person, *steps: list[Any]) -> list[Any]:
     """The value of each step of tests/build/apt_tree_script.py, run as a person."""
     person.dibble("--version")  # makes their .venv
     python = person.checkout / ".venv/bin/python"
@@ -86,8 +88,6 @@ def drive(person: Person, *steps: list[Any], fails: bool = False) -> list[Any]:
     arguments = ["-m", "tests.build.apt_tree_script", str(person.cache), json.dumps(steps)]
     done = person.run([python, *arguments], cwd=person.checkout, env=environment)
     values: list[Any] = json.loads(done.stdout)
-    failed = len(values) < len(steps) or (isinstance(values[-1], dict) and "kind" in values[-1])
-    assert failed == fails, values[-1]
     return values
 
 
@@ -108,16 +108,17 @@ def public_directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def _reference(path: Path, *names: str) -> Path:
+def _reference(path: Path, *names: str, suite: str = "trixie", hooks: str = "") -> Path:
     """A tree by mmdebstrap as a tar archive. It is made in memory where possible, for its many syncs."""
     if not path.exists():
         mode = "root" if os.getuid() == 0 else "unshare"
         place = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 2 << 30 else tempfile.gettempdir()
-        source = f"deb [signed-by={KEYRING}] {MIRROR} trixie main"
+        source = f"deb [signed-by={KEYRING}] {MIRROR} {suite} main"
         options = [f"--mode={mode}", "--variant=minbase", "--architectures=amd64"]
         options += [f"--include={','.join(names)}"] if names else []
+        options += [f"--hook-dir=/usr/share/mmdebstrap/hooks/{hooks}"] if hooks else []
         done = subprocess.run(
-            ["mmdebstrap", *options, "--format=tar", "trixie", path, source],
+            ["mmdebstrap", *options, "--format=tar", suite, path, source],
             env={**os.environ, "TMPDIR": place},
             check=False,
             capture_output=True,
@@ -168,7 +169,8 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
         ["install", [DIVERTER]],
         ["run", "dpkg", "--audit"],
         ["run", "dpkg", "--verify"],
-        ["compare", str(full), [*EXPLAINED, "etc/apt/apt.conf"]],
+        ["compare", str(full), [*EXPLAINED, MARKS, "etc/apt/apt.conf"]],
+        ["run", "apt-mark", "showauto"],
         ["upgrade"],
         ["install", [], [DIVERTER, "vim-tiny"]],
         ["run", "dpkg", "--audit"],
@@ -178,7 +180,7 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
         ["run", "sh", "-c", "test ! -e /usr/bin/vim.tiny && test -x /usr/sbin/halt && ls /usr/sbin"],
         ["lower"],
     )
-    _, at_first, before, _, natively, in_target, audit, verify, later, upgraded, removed, *checks = values
+    _, at_first, before, _, natively, in_target, audit, verify, later, automatic, upgraded, removed, *checks = values
     assert at_first == []
     assert set(INCLUDE) <= set(natively["install"])
     assert natively["notes"] == []
@@ -186,9 +188,99 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
     assert "molly-guard" in in_target["notes"][0]
     assert (audit, verify) == ([0, ""], [0, ""])
     assert later == []
+    assert set(automatic[1].split()) == set(natively["install"]) - set(INCLUDE)
     assert (upgraded["install"], upgraded["upgrade"], upgraded["remove"]) == ([], [], [])
     assert set(removed["remove"]) == {DIVERTER, "vim-tiny"}
     assert checks[:4] == [[0, ""], [0, ""], [0, ""], [0, "/usr/bin/gawk"]]
     assert checks[4][0] == 0
     assert "no-molly-guard" not in checks[4][1]
     assert checks[5] == before
+
+
+def test_a_root_of_the_release_before_is_merged_from_the_start(ourselves: Person, public_directory: Path) -> None:
+    theirs = _reference(public_directory / "bookworm.tar", suite="bookworm", hooks="merged-usr")
+    names, audit, found = drive(
+        ourselves,
+        ["bootstrap", request("bookworm")],
+        ["run", "dpkg", "--audit"],
+        ["compare", str(theirs), [*EXPLAINED, MARKS]],
+    )
+    assert {"usr-is-merged", "usrmerge"} & {name.split()[0] for name in names} == {"usr-is-merged"}
+    assert audit == [0, ""]
+    assert found == []
+
+
+def test_each_release_resolves_from_its_signed_lists(ourselves: Person) -> None:
+    suites = ("bookworm", "forky", "sid")
+    values = drive(ourselves, *(step for suite in suites for step in (["decide", request(suite)], ["repositories"])))
+    for suite, names, state in zip(suites, values[::2], values[1::2], strict=True):
+        assert len(names) > 60
+        assert {"apt", "base-files", "dpkg", "libc6"} <= {name.split()[0] for name in names}
+        assert [repository[:2] for repository in state] == [[MIRROR, suite]]
+        assert len(state[0][2]) == 64
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a mirror that has the files of a folder."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_lists_that_somebody_changed_on_the_way_are_refused(ourselves: Person, tmp_path: Path) -> None:
+    with urlopen(f"{MIRROR}/dists/trixie/InRelease", timeout=60) as answer:
+        signed: bytes = answer.read()
+    folder = tmp_path / "dists/trixie"
+    folder.mkdir(parents=True)
+    (folder / "InRelease").write_bytes(signed.replace(b"Origin: Debian", b"Origin: Debiam", 1))
+    with serving(tmp_path) as mirror:
+        refusal, others = drive(
+            ourselves,
+            ["refused", "decide", request(mirror=mirror)],
+            ["refused", "decide", {**request(), "mirrors": [mirror, MIRROR]}],  # no reason to go on to the next mirror
+        )
+    for error in (refusal, others):
+        assert error["kind"] == "SignatureError"
+        assert f"{mirror} trixie" in error["message"]
+        assert "--unsigned" in error["hint"]
+
+
+def test_a_mirror_that_does_not_answer_is_named_and_the_next_one_asked(ourselves: Person) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        silent = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        nowhere = "http://mirror.invalid/debian"
+        refused, unknown, names = drive(
+            ourselves,
+            ["refused", "decide", request(mirror=silent)],
+            ["refused", "decide", request(mirror=nowhere)],
+            ["decide", {**request(), "mirrors": [silent, MIRROR]}],
+        )
+    assert refused["kind"] == unknown["kind"] == "FetchError"
+    assert f"{silent} does not answer" in refused["message"]
+    assert f"{nowhere} does not answer" in unknown["message"]
+    assert len(names) > 60
+
+
+def test_what_no_suite_has_is_named(ourselves: Person) -> None:
+    package, suite = drive(
+        ourselves,
+        ["refused", "decide", request(include=["openssh-servr", "vim-tiny"])],
+        ["refused", "decide", request("trixxie")],
+    )
+    assert package["kind"] == "PackageError"
+    assert '"openssh-servr"' in package["message"]
+    assert "trixie" in package["message"]
+    assert "openssh-server" in package["hint"]
+    assert suite["kind"] == "FileGone"
+    assert f'{MIRROR} has no suite "trixxie"' in suite["message"]
