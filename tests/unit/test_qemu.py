@@ -21,6 +21,7 @@ from dibble.evidence.image_head import (
     partitions_of,
 )
 from dibble.evidence.qemu import (
+    ARCHITECTURES,
     Accelerator,
     Flash,
     Guest,
@@ -29,8 +30,10 @@ from dibble.evidence.qemu import (
     flash_for,
     kvm_arguments,
     probe_command_line,
+    tools_group,
 )
 from dibble.sandbox.toolbox import HostToolbox
+from dibble.sandbox.tools_lock import GROUPS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +145,14 @@ def test_i386_runs_on_the_program_for_amd64() -> None:
 )
 def test_kvm_runs_the_machines_own_kind_only(guest_arch: str, host_arch: str, possible: bool) -> None:
     assert can_accelerate(guest_arch, host_arch) is possible
+
+
+def test_every_guest_has_a_group_of_tools_on_every_machine() -> None:
+    for host_arch, groups in GROUPS.items():
+        for arch in ARCHITECTURES:
+            packages = groups[tools_group(arch, host_arch)]
+            assert ("qemu-system-arm" if arch == "arm64" else "qemu-system-x86") in packages
+            assert ("qemu-efi-aarch64" if arch == "arm64" else "ovmf") in packages
 
 
 def test_the_probe_has_firmware_that_speaks_and_no_disk() -> None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -180,8 +180,8 @@ class _Verb:
             return self._boot(Bench(HostToolbox(), session.path, _host_arch(), None, self._settled))
 
     def _in_tools_tree(self) -> BootResult | None:
-        from dibble.evidence import image_head
-        from dibble.evidence.boot_test import Bench
+        from dibble.evidence import image_head, qemu
+        from dibble.evidence.boot_test import Bench, arch_of
         from dibble.sandbox import mounts
         from dibble.sandbox.tools import ToolsTree
         from dibble.sandbox.workspace import tools_view
@@ -190,18 +190,25 @@ class _Verb:
         store = open_store(cache_dir(os.environ))
         store.sweep()
         tree = ToolsTree(store.root, self._events(), offline=self._options["offline"])
-        lowers = tree.ensure("qemu-system")
+        group = qemu.tools_group(self._request.arch or _host_arch(), _host_arch())
+        lowers = tree.ensure(group)
         with contextlib.ExitStack() as stack:
             session = stack.enter_context(store.session())
             stack.callback(mounts.unmount_all_below, session.path)
-            toolbox = tools_view(store, session, lowers, tree.identity_of("qemu-system"))
+            toolbox = tools_view(store, session, lowers, tree.identity_of(group))
             assert toolbox.root is not None
             for number, path in enumerate(image_head.files_of(self._request.image)):
                 writable = self._request.writable and number == 0
                 mounts.bind_at(path, toolbox.root, read_only=not writable)
             scratch = session.path / "boot"
             scratch.mkdir()
-            return self._boot(Bench(toolbox, scratch, _host_arch(), self._kvm, self._settled))
+            bench = Bench(toolbox, scratch, _host_arch(), self._kvm, self._settled)
+            arch = arch_of(self._request, bench)
+            if qemu.tools_group(arch, bench.host_arch) == group:
+                return self._boot(bench)
+        # Only the tools can look into an image that is not raw; now that it is known to need others, take those.
+        self._request = replace(self._request, arch=arch)
+        return self._in_tools_tree()
 
     def _boot(self, bench: Bench) -> BootResult | None:
         from dibble.evidence import boot_test, qemu

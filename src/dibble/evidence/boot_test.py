@@ -125,16 +125,25 @@ class Bench:
     accelerator: qemu.Accelerator | None = None
 
 
+def arch_of(request: BootRequest, bench: Bench) -> qemu.Arch:
+    """The architecture asked for, or what the image tells, or the machine's own. Raises BootError, ToolFailed."""
+    return request.arch or _look(request.image, bench)[2] or _known(bench.host_arch) or "amd64"
+
+
+def _look(image: Path, bench: Bench) -> tuple[str, image_head.Partitions, qemu.Arch | None]:
+    """The image's format, its partitions, and the architecture that they tell."""
+    head = image_head.read_head(image)
+    image_format = image_head.format_of(head, image)
+    if image_format != "raw":
+        head = image_head.disk_head(image, image_format, bench.toolbox, bench.scratch)
+    partitions = image_head.partitions_of(head)
+    return image_format, partitions, _known(image_head.arch_for(partitions))
+
+
 def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
     """Look at the image and decide what machine it gets. Raises BootError, ToolFailed."""
-    head = image_head.read_head(request.image)
-    image_format = image_head.format_of(head, request.image)
-    partitions = image_head.partitions_of(
-        head
-        if image_format == "raw"
-        else image_head.disk_head(request.image, image_format, bench.toolbox, bench.scratch)
-    )
-    arch = request.arch or _known(image_head.arch_for(partitions)) or _known(bench.host_arch) or "amd64"
+    image_format, partitions, _ = _look(request.image, bench)
+    arch = arch_of(request, bench)
     firmware = request.firmware or image_head.firmware_for(partitions, arch)
     if arch == "arm64" and firmware == "bios":
         raise BootError("arm64 machines have no BIOS", hint="boot with --firmware uefi")

@@ -167,6 +167,13 @@ def can_accelerate(guest_arch: str, host_arch: str) -> bool:
     return guest_arch in _ACCELERATED.get(host_arch, ())
 
 
+def tools_group(guest_arch: str, host_arch: str) -> str:
+    """The group of tools that has QEMU and firmware for such guests."""
+    if can_accelerate(guest_arch, host_arch):
+        return "qemu-system"
+    return "qemu-system-arm64" if guest_arch == "arm64" else "qemu-system-amd64"
+
+
 def probe_command_line(arch: Arch, accelerator: Accelerator, *, output: int, code: str = "") -> tuple[str, ...]:
     """The smallest guest that says something: its firmware, without a disk. `code` is arm64's UEFI firmware."""
     common = ("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *accelerator.arguments)

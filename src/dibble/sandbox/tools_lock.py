@@ -48,10 +48,12 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "amd64": {
         CORE: (*_CORE, "grub-efi-amd64-bin", "grub-pc-bin"),
         "qemu-system": ("ovmf", "qemu-system-x86", "seabios"),
+        "qemu-system-arm64": ("qemu-efi-aarch64", "qemu-system-arm"),
     },
     "arm64": {
         CORE: (*_CORE, "grub-efi-arm64-bin"),
         "qemu-system": ("qemu-efi-aarch64", "qemu-system-arm"),
+        "qemu-system-amd64": ("ovmf", "qemu-system-x86", "seabios"),
     },
 }
 """Architecture of the machine that builds → group → the packages wanted; their dependencies are found by `update`."""
