@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -98,6 +100,19 @@ def test_uefi_without_anything_to_boot_is_told(ourselves: Person) -> None:
     done = ourselves.dibble("boot", image, "--firmware", "uefi", check=False)
     assert done.returncode == 1
     assert "the UEFI firmware finds nothing to boot on the disk" in done.stderr
+
+
+def test_a_qcow2_for_another_architecture_gets_the_tools_for_that(ourselves: Person) -> None:
+    place = ourselves.directory("boot-verb")
+    root = uuid.UUID("b921b045-1df0-41c3-af44-4c6f280d3fae").bytes_le  # Discoverable Partitions: root of arm64
+    header = b"EFI PART" + bytes(64) + struct.pack("<QII", 2, 128, 128)
+    raw = place / "disk.raw"
+    raw.write_bytes((disk("")[:512] + header.ljust(512, b"\0") + root).ljust(1 << 20, b"\0"))
+    ourselves.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, place / "disk.qcow2"])
+    done = ourselves.dibble("boot", place / "disk.qcow2", "--json", check=False)
+    result = result_of(done.stdout)
+    assert (result["arch"], result["firmware"], result["accelerator"]) == ("arm64", "uefi", "tcg")
+    assert result["error"]["message"].startswith("the UEFI firmware finds nothing to boot")
 
 
 def test_a_guest_that_restarts_itself_is_told(ourselves: Person) -> None:
