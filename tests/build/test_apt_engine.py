@@ -35,7 +35,8 @@ INCLUDE = (
     "dbus",  # a setuid file of its own group, a user
     "gawk",  # an alternative that takes the place of another
     "git",  # hard links, many files
-    "iputils-ping",  # a capability
+    "iputils-ping",  # a capability, given by a postinst when libcap2-bin is there
+    "libcap2-bin",
     "libutempter0",  # a setgid file in the package
     "openssh-client",  # debconf, a setgid file, conffiles
     "procps",  # a conffile that is wanted removed
@@ -139,16 +140,21 @@ def full(debian_packages: None, public_directory: Path) -> Path:
 
 
 def test_a_new_root_is_as_mmdebstrap_makes_it(person: Person, full: Path) -> None:
-    names, audit, verify, found = drive(
+    names, audit, verify, capability, configured, found = drive(
         person,
         ["bootstrap", request(include=[*INCLUDE, DIVERTER])],
         ["run", "dpkg", "--audit"],
         ["run", "dpkg", "--verify"],
+        ["run", "getcap", "/usr/bin/ping"],
+        ["run", "sed", "-En", "s/.* status installed ([^:]+):.*/\\1/p", "/var/log/dpkg.log"],
         ["compare", str(full), [*EXPLAINED, MARKS]],
     )
     assert {DIVERTER, *INCLUDE} <= {name.split()[0] for name in names}
     assert audit == [0, ""]
     assert verify == [0, ""]
+    assert capability == [0, "/usr/bin/ping cap_net_raw=ep"]
+    order = configured[1].split()
+    assert order.index("debianutils") < order.index("ca-certificates")  # essential, so nobody depends on it
     assert found == []
 
 
@@ -170,6 +176,7 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
         ["run", "dpkg", "--audit"],
         ["run", "dpkg", "--verify"],
         ["compare", str(full), [*EXPLAINED, MARKS, "etc/apt/apt.conf"]],
+        ["run", "getcap", "/usr/bin/ping"],
         ["run", "apt-mark", "showauto"],
         ["upgrade"],
         ["install", [], [DIVERTER, "vim-tiny"]],
@@ -180,7 +187,22 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
         ["run", "sh", "-c", "test ! -e /usr/bin/vim.tiny && test -x /usr/sbin/halt && ls /usr/sbin"],
         ["lower"],
     )
-    _, at_first, before, _, natively, in_target, audit, verify, later, automatic, upgraded, removed, *checks = values
+    (
+        _,
+        at_first,
+        before,
+        _,
+        natively,
+        in_target,
+        audit,
+        verify,
+        later,
+        capability,
+        automatic,
+        upgraded,
+        removed,
+        *checks,
+    ) = values
     assert at_first == []
     assert set(INCLUDE) <= set(natively["install"])
     assert natively["notes"] == []
@@ -188,6 +210,7 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
     assert "molly-guard" in in_target["notes"][0]
     assert (audit, verify) == ([0, ""], [0, ""])
     assert later == []
+    assert capability == [0, "/usr/bin/ping cap_net_raw=ep"]
     assert set(automatic[1].split()) == set(natively["install"]) - set(INCLUDE)
     assert (upgraded["install"], upgraded["upgrade"], upgraded["remove"]) == ([], [], [])
     assert set(removed["remove"]) == {DIVERTER, "vim-tiny"}

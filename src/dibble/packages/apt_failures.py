@@ -192,5 +192,6 @@ def _reason(output: str, pattern: re.Pattern[str]) -> str:
             text = re.sub(r"^[EW]: ", "", line.strip())
             text = re.sub(r"^(Failed to fetch|GPG error:) \S+ +", "", text)
             text = re.sub(r"^.*(error message is|InRelease|Release): ", "", text)
-            return re.sub(r"\s+", " ", re.sub(r"\[IP: [^]]*\]", "", text)).strip()
+            text = re.sub(r"\s+", " ", re.sub(r"\[IP: [^]]*\]", "", text)).strip().rstrip(":")
+            return re.sub(r"\b(.{12,}?)(?: \1)+$", r"\1", text)  # said once for each accepted key
     return "apt gives no reason"

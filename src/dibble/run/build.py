@@ -136,7 +136,7 @@ def prepare(request: Request, events: Events) -> Build:
     from dibble.disk.fstab import fstab_text, getval
     from dibble.disk.graph import parse
     from dibble.disk.model import Defaults
-    from dibble.elements.readers.block_device import choose_block_device
+    from dibble.elements.readers.block_device import VARIABLE, choose_block_device
     from dibble.packages.debian_sources import host_mirrors
 
     directory = (request.cwd / request.name).parent
@@ -153,7 +153,8 @@ def prepare(request: Request, events: Events) -> Build:
     )
     names = tuple(element.name for element in elements.elements)
     choice = choose_block_device(elements.elements, request.arch, request.block_device_config, request.elements)
-    source = request.block_device_source if request.block_device_config else choice.source
+    # Text from a recipe stands in that file; a file that either names is its own place.
+    source = choice.source if choice.source != VARIABLE else request.block_device_source or VARIABLE
     defaults = Defaults(
         seed=uuid.uuid5(_SEED, " ".join((request.arch, *sorted(names)))),
         root_fs_type=request.fs_type,

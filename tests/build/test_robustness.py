@@ -1,0 +1,107 @@
+"""`kill -9` at any moment leaves nothing behind, and a host without any program builds as well."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.people import Person
+
+pytestmark = pytest.mark.build
+
+MOMENTS = 10
+BUILD_S = 40.0
+"""About what the build takes here; later moments find it finished, which is right too."""
+GONE_S = 10.0
+"""How long the kernel may take to end the processes of a namespace."""
+
+
+def processes_with(mark: str) -> list[str]:
+    """The commands of all processes that have the mark in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except (OSError, ValueError):
+                continue  # it ended, or is somebody else's
+    return found
+
+
+def mounts() -> str:
+    return Path("/proc/self/mountinfo").read_text()
+
+
+def start(person: Person, place: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [person.checkout / "dibble", "build", "-o", "image", "debian-minimal", "vm"],
+        cwd=place,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        user=None if os.getuid() == person.uid else person.uid,
+        group=None if os.getuid() == person.uid else person.gid,
+        extra_groups=None if os.getuid() == person.uid else [],
+    )
+
+
+def test_kill_9_at_ten_random_moments_leaves_nothing(ordinary_user: Person) -> None:
+    person = ordinary_user
+    place = person.directory("killed")
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    before = mounts()
+    # Another time makes every step new, so that there is something to interrupt.
+    epoch = str(1_700_000_000 + int(time.time()) % 1_000_000)
+    for number in range(MOMENTS):
+        delay = chance.uniform(number, number + 1) * BUILD_S / MOMENTS
+        mark = f"DIBBLE_TEST_MARK={uuid.uuid4()}"
+        env = person.environment(SOURCE_DATE_EPOCH=epoch, **dict([mark.split("=")]))
+        process = start(person, place, env)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        status = process.wait()
+        words = f"moment {number}, {delay:.2f} s, seed {seed}"
+        end = time.monotonic() + GONE_S
+        while (left := processes_with(mark)) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert left == [], words
+        assert mounts() == before, words
+        if status == 0:
+            break  # it was quicker
+        assert status == -signal.SIGKILL, words
+        assert [path.name for path in place.iterdir() if not path.name.startswith(".")] == [], words
+    env = person.environment(SOURCE_DATE_EPOCH=epoch, PATH="")
+    person.dibble("build", "-o", "image", "debian-minimal", "vm", cwd=place, env=env)
+    assert sorted(path.name for path in place.iterdir()) == sorted({"image.qcow2", "image.d"} | _older(place))
+    subprocess.run(["qemu-img", "check", "-q", place / "image.qcow2"], check=True)
+    assert list((person.cache / "tmp").glob("*")) == [], "the next build has swept up"
+
+
+def _older(place: Path) -> set[str]:
+    """An image of a build that was finished before its moment came, kept under its date."""
+    return {path.name for path in place.glob("image-*.qcow2")}
+
+
+def test_a_host_without_programs_builds(ordinary_user: Person) -> None:
+    """Nothing on PATH: all that runs comes from the tools tree. newuidmap is found where it is installed."""
+    person = ordinary_user
+    place = person.directory("no-path")
+    env = person.environment(PATH="/nonexistent", SOURCE_DATE_EPOCH=str(1_600_000_000 + int(time.time()) % 1_000_000))
+    done = person.dibble("build", "-t", "raw", "-o", "image", "debian-minimal", "vm", cwd=place, env=env)
+    assert "Cached" not in done.stdout, "every step has run"
+    assert (place / "image.raw").exists()
