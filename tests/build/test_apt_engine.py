@@ -35,9 +35,9 @@ INCLUDE = (
     "dbus",  # a setuid file of its own group, a user
     "gawk",  # an alternative that takes the place of another
     "git",  # hard links, many files
-    "iputils-ping",  # a capability, given by a postinst when libcap2-bin is there
-    "libcap2-bin",
     "libutempter0",  # a setgid file in the package
+    "mtr-tiny",  # a capability, given by its postinst when there is
+    "libcap2-bin",
     "openssh-client",  # debconf, a setgid file, conffiles
     "procps",  # a conffile that is wanted removed
     "systemd-sysv",  # users by sysusers, links of units, a machine-id
@@ -145,14 +145,14 @@ def test_a_new_root_is_as_mmdebstrap_makes_it(person: Person, full: Path) -> Non
         ["bootstrap", request(include=[*INCLUDE, DIVERTER])],
         ["run", "dpkg", "--audit"],
         ["run", "dpkg", "--verify"],
-        ["run", "getcap", "/usr/bin/ping"],
+        ["run", "getcap", "/usr/bin/mtr-packet"],
         ["run", "sed", "-En", "s/.* status installed ([^:]+):.*/\\1/p", "/var/log/dpkg.log"],
         ["compare", str(full), [*EXPLAINED, MARKS]],
     )
     assert {DIVERTER, *INCLUDE} <= {name.split()[0] for name in names}
     assert audit == [0, ""]
     assert verify == [0, ""]
-    assert capability == [0, "/usr/bin/ping cap_net_raw=ep"]
+    assert capability == [0, "/usr/bin/mtr-packet cap_net_raw=ep"]
     order = configured[1].split()
     assert order.index("debianutils") < order.index("ca-certificates")  # essential, so nobody depends on it
     assert found == []
@@ -176,7 +176,7 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
         ["run", "dpkg", "--audit"],
         ["run", "dpkg", "--verify"],
         ["compare", str(full), [*EXPLAINED, MARKS, "etc/apt/apt.conf"]],
-        ["run", "getcap", "/usr/bin/ping"],
+        ["run", "getcap", "/usr/bin/mtr-packet"],
         ["run", "apt-mark", "showauto"],
         ["upgrade"],
         ["install", [], [DIVERTER, "vim-tiny"]],
@@ -210,7 +210,7 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
     assert "molly-guard" in in_target["notes"][0]
     assert (audit, verify) == ([0, ""], [0, ""])
     assert later == []
-    assert capability == [0, "/usr/bin/ping cap_net_raw=ep"]
+    assert capability == [0, "/usr/bin/mtr-packet cap_net_raw=ep"]
     assert set(automatic[1].split()) == set(natively["install"]) - set(INCLUDE)
     assert (upgraded["install"], upgraded["upgrade"], upgraded["remove"]) == ([], [], [])
     assert set(removed["remove"]) == {DIVERTER, "vim-tiny"}

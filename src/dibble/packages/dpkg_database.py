@@ -72,7 +72,7 @@ class Unpacked:
         return [path for path, shipped in self.all_conffiles() if shipped]
 
     def all_conffiles(self) -> list[tuple[bytes, bool]]:
-        """(absolute path, whether it is shipped and not to be removed) of each configuration file (deb-conffiles(5))."""
+        """(absolute path, whether it is shipped and not to be removed) of each conffile (deb-conffiles(5))."""
         lines = [line.strip() for line in self.script("conffiles").splitlines() if line.strip()]
         return [(line, True) if line.startswith(b"/") else (line.split(None, 1)[-1], False) for line in lines]
 

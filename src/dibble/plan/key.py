@@ -5,11 +5,15 @@ Everything is in the key unless it stands here with a reason.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from dibble.elements.phases import BY_DIRECTORY
 from dibble.plan.manifest import digest, visible
 from dibble.plan.step import Key, Step
 
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
     from dibble.plan.manifest import Manifest
 
-STEP_VERSION = "step.v1"
+STEP_VERSION = "step.v2"
 """Grows when dibble itself runs steps in another way, so that older layers are not taken for new ones."""
 
 VOLATILE = frozenset(
@@ -53,6 +57,7 @@ DESCRIPTIVE = frozenset(
 """Variables that describe the whole image. They count only for a step whose text, or that of a file it can source,
 names them: otherwise another image name or one more element would rebuild what two images share."""
 
+_WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
 _HOME_FILE = re.compile(rb"(?:~|\$HOME|\$\{HOME\})(/[A-Za-z0-9_.+/-]+)")
 _NAMED_FILE_LIMIT = 64 << 20
 
@@ -65,11 +70,13 @@ def key_of(
     environment: Mapping[str, str],
     read: Callable[[str], bytes],
     constants: Mapping[str, str],
+    element_files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Key:
     """The key of a step that runs on the target `tree` with the hooks tree `manifest`.
 
     `environment` is the environment before environment.d; `read` gives the content of a file of the hooks tree by
-    name; `constants` are the tools, the architecture and the like.
+    name; `constants` are the tools, the architecture and the like. `element_files` (path → content) are what the
+    engine reads for a script from every element, not only from the merged tree: package lists and maps.
     """
     parts: dict[str, str] = {"version": STEP_VERSION, "step": step.id, "where": step.where, "tree": tree, **constants}
     parts.update({f"setting {name}": value for name, value in step.settings.items()})
@@ -79,17 +86,18 @@ def key_of(
         parts["hooks"] = digest(f"{name}={mark}" for name, mark in seen.items())
         texts = [read(f"{step.phase}/{step.script}")]
         texts += [read(n) for n in seen if n.startswith(("environment.d/", "bin/"))]
+        if BY_DIRECTORY[step.phase].sees_all:
+            # Here they are gathered and put into the target, where later steps find them.
+            parts["elements"] = digest(f"{n}={hashlib.sha256(t).hexdigest()}" for n, t in sorted(element_files.items()))
+            texts += element_files.values()
         parts["environment"] = digest(f"{name}={value}" for name, value in sorted(_counted(environment, texts).items()))
         parts["files"] = digest(named_files(environment, texts if step.where == "outside" else ()))
     return Key(digest(f"{name}={value}" for name, value in sorted(parts.items())), parts)
 
 
 def _counted(environment: Mapping[str, str], texts: list[bytes]) -> dict[str, str]:
-    named = {
-        name
-        for name in DESCRIPTIVE
-        if any(name.removeprefix("BASH_FUNC_").removesuffix("%%").encode() in text for text in texts)
-    }
+    words = {word for text in texts for word in _WORD.findall(text)}
+    named = {name for name in DESCRIPTIVE if name.removeprefix("BASH_FUNC_").removesuffix("%%").encode() in words}
     return {
         name: value
         for name, value in environment.items()
@@ -100,14 +108,17 @@ def _counted(environment: Mapping[str, str], texts: list[bytes]) -> dict[str, st
 def named_files(environment: Mapping[str, str], texts: Iterable[bytes]) -> list[str]:
     """Content digests of the host files that a variable's value or a script's `~/…` names.
 
-    Outside scripts may read the caller's files; those that they name plainly belong to the key.
+    Outside scripts may read the caller's files; those that they name plainly belong to the key. A directory in a
+    variable of DIB's (`DIB_ADD_APT_KEYS`) counts with the files right in it.
     """
-    import hashlib
-
     paths = set()
     for name, value in environment.items():
         if name not in VOLATILE and value.startswith(("/", "file:///")):
-            paths.add(value.removeprefix("file://"))
+            path = value.removeprefix("file://")
+            paths.add(path)
+            if name.startswith("DIB_") and os.path.isdir(path):  # noqa: PTH112 - text throughout
+                with contextlib.suppress(OSError):
+                    paths.update(entry.path for entry in os.scandir(path))
     home = environment.get("HOME", "")
     for text in texts:
         for match in _HOME_FILE.finditer(text):

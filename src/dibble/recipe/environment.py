@@ -101,6 +101,7 @@ KEPT_WHEN_CLEARED: tuple[str, ...] = (
     "NO_PROXY",
 )
 
+_OF_THIS_MACHINE = frozenset({"DIB_IMAGE_CACHE", "DIB_LOCKFILES"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -120,10 +121,12 @@ def for_hooks(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def declared(variables: Mapping[str, str]) -> str:
-    """The DIB_* variables as bash's `declare -p` prints them, one a line, sorted (DIB_ENV, contract.md 1.3)."""
-    return "\n".join(
-        f'declare -x {name}="{_escaped(variables[name])}"' for name in sorted(variables) if name.startswith("DIB_")
-    )
+    """The DIB_* variables as bash's `declare -p` prints them, one a line, sorted (DIB_ENV, contract.md 1.3).
+
+    Without where this machine keeps things: the text lands in images, which are the same wherever they are made.
+    """
+    names = (name for name in sorted(variables) if name.startswith("DIB_") and name not in _OF_THIS_MACHINE)
+    return "\n".join(f'declare -x {name}="{_escaped(variables[name])}"' for name in names)
 
 
 def _escaped(value: str) -> str:

@@ -44,6 +44,7 @@ CATALOGUE = Path(__file__).resolve().parent.parent / "catalogue"
 DEFAULT_EPOCH = 1767225600
 """2026-01-01: the time of files that a build makes when SOURCE_DATE_EPOCH does not say another one."""
 MAX_AGE_S = 3600
+ENGINE_FILES = ("package-installs.yaml", "package-installs.json", "pkg-map", "svc-map")
 _SEED = uuid.UUID("5a3f9cf6-6d4c-5f0e-9a55-7d1bb1e00001")
 """The namespace of all derived UUIDs (RFC 9562, 5.5); an arbitrary constant."""
 
@@ -71,6 +72,7 @@ class Build:
     environment: Mapping[str, str]
     late: Mapping[str, str]
     sources: Mapping[str, Path]
+    element_files: Mapping[str, bytes]
     manifest: Manifest
     store: Store
     epoch: int
@@ -86,6 +88,7 @@ class Build:
             constants={"arch": request.arch, "tools": self.tools_identity, "epoch": str(self.epoch)},
             settings={"packages": {"packages": " ".join(request.packages)}, "fstab": {"text": self.fstab}},
             sources=self.sources,
+            element_files=self.element_files,
             still_valid=self.is_current,
             events=self.events,
         )
@@ -199,11 +202,23 @@ def prepare(request: Request, events: Events) -> Build:
         environment=environment,
         late=_device_names(graph),
         sources={**sources, **commands},
+        element_files=_element_files(elements),
         manifest=manifest_of(elements.hooks, commands),
         store=store,
         epoch=epoch,
         tools_identity=_tools_identity(request, store, events),
     )
+
+
+def _element_files(elements: ElementSet) -> dict[str, bytes]:
+    """The files that the engine reads from each element's own directory."""
+    found = {}
+    for element in elements.elements:
+        for name in ENGINE_FILES:
+            path = element.path / name
+            if path.is_file():
+                found[str(path)] = path.read_bytes()
+    return found
 
 
 def _sector_size(text: str) -> int | None:

@@ -37,6 +37,7 @@ class Walk:
     constants: Mapping[str, str]
     settings: Mapping[str, Mapping[str, str]]
     sources: Mapping[str, Path]
+    element_files: Mapping[str, bytes]
     still_valid: Callable[[Input], bool]
     events: Events
     cached: int = 0
@@ -77,6 +78,7 @@ class Walk:
             environment=for_phase(self.environment, self.late, step.phase),
             read=lambda name: self._read(name, state),
             constants=self.constants,
+            element_files=self.element_files,
         )
 
     def find(self, key: Key) -> Record | None:
