@@ -61,9 +61,8 @@ def image_of(case: Case) -> Path:
     """The image of a case, its disk made larger, as a user would before starting it."""
     person = ordinary_user() if case.rootless else ourselves()
     directory = person.directory(f"boot-{case.name}")
-    env = person.environment(
-        DIB_DEV_USER_PASSWORD=PASSWORD, DIB_DEV_USER_PWDLESS_SUDO="1", DIB_RELEASE="trixie", **dict(case.variables)
-    )
+    variables = {"DIB_RELEASE": "trixie", **dict(case.variables)}
+    env = person.environment(DIB_DEV_USER_PASSWORD=PASSWORD, DIB_DEV_USER_PWDLESS_SUDO="1", **variables)
     elements = ["debian-minimal", "vm", "devuser", "openssh-server", "growroot", *case.elements]
     person.dibble("build", "-o", "image", *elements, cwd=directory, env=env, timeout=1800)
     image = directory / "image.qcow2"
