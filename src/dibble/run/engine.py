@@ -101,6 +101,7 @@ class Engine:
         parser.add_argument("--include", default="")
         parser.add_argument("--exclude", default="")
         parser.add_argument("--keyring", action="append", default=[])
+        parser.add_argument("--source", action="append", default=[])
         parser.add_argument("--unsigned", action="store_true")
         options = parser.parse_args(list(call.arguments))
 
@@ -117,6 +118,7 @@ class Engine:
             exclude=words(options.exclude),
             keyrings=tuple(Path(name) for name in options.keyring),
             unsigned=options.unsigned,
+            sources=tuple(options.source),
         )
         transaction = self.apt.bootstrap(request)
         self._note_inputs()

@@ -18,6 +18,7 @@ if [ -z "${DIB_APT_SOURCES_CONF:-}" ]; then
         _signed=
     fi
     _components=${DIB_DEBIAN_COMPONENTS//,/ }
+    DIB_DEBOOTSTRAP_SOURCES=${DIB_DEBOOTSTRAP_SOURCES:-}
     DIB_APT_SOURCES_CONF="default:deb $_signed$DIB_DISTRIBUTION_MIRROR $DIB_RELEASE $_components"
     case $DIB_RELEASE in
         sid | unstable | experimental | rc-buggy) ;;
@@ -26,8 +27,14 @@ if [ -z "${DIB_APT_SOURCES_CONF:-}" ]; then
             DIB_APT_SOURCES_CONF+="
 updates:deb $_signed$DIB_DISTRIBUTION_MIRROR $DIB_RELEASE-updates $_components
 security:deb $_signed$DIB_DEBIAN_SECURITY_MIRROR $_suite $_components"
+            # The newest packages from the start, instead of a second installation of some by the upgrade.
+            if [ "${DIB_AVOID_PACKAGES_UPDATE:-0}" = "0" ] && [ -z "$DIB_DEBOOTSTRAP_SOURCES" ]; then
+                DIB_DEBOOTSTRAP_SOURCES="deb $DIB_DISTRIBUTION_MIRROR $DIB_RELEASE-updates $_components
+deb $DIB_DEBIAN_SECURITY_MIRROR $_suite $_components"
+            fi
             ;;
     esac
+    export DIB_DEBOOTSTRAP_SOURCES
     unset _signed _components _suite
 fi
 export DIB_APT_SOURCES_CONF
