@@ -1,6 +1,6 @@
 """Runs the apt engine on a root of its own, in namespaces and with a tools view; a program, so that any user can.
 
-    python -m tests.build.apt_tree_script CACHE STEPS [--offline]
+    python -m tests.build.apt_tree_script CACHE STEPS
 
 STEPS is a JSON list of [verb, arguments…]; the result, on the standard output, is a JSON list with a value for each.
 """
@@ -48,7 +48,7 @@ class Notes:
 class Driver:
     """One root; each method that a step may name is one verb."""
 
-    def __init__(self, store: Store, session: Session, *, offline: bool) -> None:
+    def __init__(self, store: Store, session: Session) -> None:
         self._notes = Notes()
         events = Events([self._notes])
         tree = ToolsTree(store.root, events)
@@ -66,7 +66,6 @@ class Driver:
             packages_dir=store.packages,
             blobs_dir=store.blobs,
             state_dir=store.repositories,
-            offline=offline,
         )
         self.apt = Apt(settings, toolbox, events)
 
@@ -140,11 +139,11 @@ def _request(values: dict[str, Any]) -> BootstrapRequest:
     return BootstrapRequest(arch="amd64", **given)
 
 
-def _steps(cache: Path, steps: list[list[Any]], *, offline: bool) -> list[object]:
+def _steps(cache: Path, steps: list[list[Any]]) -> list[object]:
     store = open_store(cache)
     values: list[object] = []
     with store.session() as session:
-        driver = Driver(store, session, offline=offline)
+        driver = Driver(store, session)
         try:
             for verb, *arguments in steps:
                 values.append(getattr(driver, verb)(*arguments))
@@ -155,4 +154,4 @@ def _steps(cache: Path, steps: list[list[Any]], *, offline: bool) -> list[object
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[2])
-    print(json.dumps(run_in_namespace(lambda: _steps(Path(sys.argv[1]), given, offline="--offline" in sys.argv))))
+    print(json.dumps(run_in_namespace(lambda: _steps(Path(sys.argv[1]), given))))
