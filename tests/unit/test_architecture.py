@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
 
 def imports_of(path: Path) -> set[tuple[str, int]]:
     """(room, line) of each import of our own package."""
-    found = set()
+    found: set[tuple[str, int]] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dibble":
             parts = node.module.split(".")
