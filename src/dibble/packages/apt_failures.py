@@ -96,7 +96,9 @@ _CAUSES = (
 
 def update_failure(output: str, where: Sequence[tuple[str, str]]) -> FetchError:
     """The error behind a failed `apt-get update`; `where` are the repositories asked, as (uri, suite)."""
-    mirror, suite = _place(output, where)
+    cause = next(cause for cause in _CAUSES if cause.pattern.search(output))
+    telling = [line for line in output.splitlines() if cause.pattern.search(line)]
+    mirror, suite = _place("\n".join([*telling, output]), where)
     keys = list(dict.fromkeys(first or second for first, second in _MISSING_KEY.findall(output)))
     if keys:
         return SignatureError(
@@ -104,7 +106,6 @@ def update_failure(output: str, where: Sequence[tuple[str, str]]) -> FetchError:
             hint="give the archive's keyring with DIB_APT_KEYRING=FILE if you trust that key,"
             " or --unsigned to use the mirror without any check (the report will say so)",
         )
-    cause = next(cause for cause in _CAUSES if cause.pattern.search(output))
     reason = _reason(output, cause.pattern)
     return cause.kind(cause.message.format(mirror=mirror, suite=suite, reason=reason), hint=cause.hint)
 
