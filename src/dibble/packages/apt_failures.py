@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _PLACE = re.compile(
-    r"(?:repository|GPG error:|Failed to fetch) '?((?:https?|ftp|file|copy|mirror)[^\s']*)(?: ([^\s']+))?"
+    r"(?:repository|GPG error:|verification failed:|Failed to fetch)"
+    r" '?((?:https?|ftp|file|copy|mirror)[^\s']*)(?: ([^\s']+))?"
 )
 _MISSING_KEY = re.compile(r"NO_PUBKEY ([0-9A-F]{8,40})|[Mm]issing key ([0-9A-F]{8,40})")
 
