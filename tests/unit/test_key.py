@@ -37,6 +37,7 @@ def key(
     environment: dict[str, str] | None = None,
     texts: dict[str, bytes] | None = None,
     constants: dict[str, str] | None = None,
+    element_files: dict[str, bytes] | None = None,
 ) -> str:
     return key_of(
         step,
@@ -45,6 +46,7 @@ def key(
         environment=environment or {"DIB_RELEASE": "trixie"},
         read=lambda name: (texts or TEXTS).get(name, b""),
         constants=constants or {"arch": "amd64"},
+        element_files=element_files or {},
     ).value
 
 
@@ -116,3 +118,35 @@ def test_a_file_named_by_a_variable_or_below_home_counts_by_content(tmp_path: Pa
 def test_a_removed_directory_takes_its_files_out_of_the_manifest() -> None:
     manifest = changed(MappingProxyType(FILES), {"install.d": None, "bin/x": "x1"})
     assert sorted(manifest) == ["bin/x", "environment.d/10-env.bash", "pkg-map", "post-install.d/10-other"]
+
+
+def test_package_lists_and_maps_of_elements_count_where_they_are_gathered() -> None:
+    gather = Step("extra-data.d/1-x", "extra-data.d", "outside", script="1-x")
+    files = {**FILES, "extra-data.d/1-x": "x1"}
+    one, two = {"/e/pkg-map": b"{}"}, {"/e/pkg-map": b"{ }"}
+    assert key(gather, files=files, element_files=one) != key(gather, files=files, element_files=two)
+    assert key(element_files=one) == key(element_files=two), "later steps have them in the tree"
+
+
+def test_a_condition_in_a_package_list_names_a_descriptive_variable() -> None:
+    gather = Step("extra-data.d/1-x", "extra-data.d", "outside", script="1-x")
+    files = {**FILES, "extra-data.d/1-x": "x1"}
+    lists = {"/e/package-installs.yaml": b"xfsprogs:\n  when: FS_TYPE = xfs\n"}
+    keys = {key(gather, files=files, element_files=lists, environment={"FS_TYPE": kind}) for kind in ("xfs", "ext4")}
+    assert len(keys) == 2
+    assert key(gather, files=files, environment={"FS_TYPE": "xfs"}) == key(
+        gather, files=files, environment={"FS_TYPE": "ext4"}
+    )
+
+
+def test_a_variable_is_named_by_its_whole_name_only() -> None:
+    texts = {**TEXTS, "install.d/10-tool": b"echo $DIB_SKIP_BASE_PACKAGE_INSTALL"}
+    assert "SKIP_BASE" in DESCRIPTIVE
+    assert key(texts=texts, environment={"SKIP_BASE": "0"}) == key(texts=texts, environment={"SKIP_BASE": "1"})
+
+
+def test_the_files_right_in_a_directory_that_a_variable_of_dib_names_count(tmp_path: Path) -> None:
+    (tmp_path / "key.asc").write_text("one")
+    before = named_files({"DIB_ADD_APT_KEYS": str(tmp_path)}, ())
+    (tmp_path / "key.asc").write_text("two")
+    assert named_files({"DIB_ADD_APT_KEYS": str(tmp_path)}, ()) != before
