@@ -267,7 +267,7 @@ def kvm(machine: Machine) -> Finding:
         os.close(descriptor)
     if version != KVM_API_VERSION:
         return Finding(name, "advice", f"/dev/kvm has interface {version}, not {KVM_API_VERSION}", "update the kernel")
-    return Finding(name, "ok", "usable")
+    return Finding(name, "ok", "/dev/kvm answers; whether it runs guests, `dibble boot` finds out")
 
 
 def tools_tree(machine: Machine) -> Finding:
