@@ -86,19 +86,22 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what dead processes left in `tmp/`. Run it inside the namespace: the files may have any owner."""
-        for path in self.tmp.iterdir():
-            try:
-                descriptor = os.open(path / ".alive", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                continue  # just being made, or not a session's
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            else:
-                remove_tree(path)
-            finally:
-                os.close(descriptor)
+        dead = []
+        with self.locked("sessions"):
+            for path in self.tmp.iterdir():
+                try:
+                    descriptor = os.open(path / ".alive", os.O_RDONLY | os.O_CLOEXEC)
+                except OSError:
+                    continue  # not a session's
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(descriptor)
+                else:
+                    dead.append((path, descriptor))
+        for path, descriptor in dead:
+            remove_tree(path)
+            os.close(descriptor)
 
 
 class Session:
@@ -106,10 +109,11 @@ class Session:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.path = Path(tempfile.mkdtemp(prefix="build-", dir=store.tmp))
-        self.path.chmod(0o755)
-        self._alive = os.open(self.path / ".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        with store.locked("sessions"):  # nobody may take it for a dead one before it has its lock
+            self.path = Path(tempfile.mkdtemp(prefix="build-", dir=store.tmp))
+            self.path.chmod(0o755)
+            self._alive = os.open(self.path / ".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._alive, fcntl.LOCK_EX)
 
     def __enter__(self) -> Session:
         return self
