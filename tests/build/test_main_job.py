@@ -215,3 +215,37 @@ def test_the_same_image_comes_out_for_root_and_for_an_ordinary_user(debian_packa
         build(person, directory, "-t", "raw", "-o", "same", "debian-minimal", "vm")
         digests.append(hashlib.sha256((directory / "same.raw").read_bytes()).hexdigest())
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("layout", ["gpt", "efi"])
+def test_gpt_disks_are_sound(layout: str, debian_packages: None) -> None:
+    person = ourselves()
+    directory = person.directory(f"disk-{layout}")
+    build(person, directory, "-t", "raw", "-o", "disk", "debian-minimal", "vm", f"block-device-{layout}")
+    raw = directory / "disk.raw"
+    run("sfdisk", "--verify", raw)
+    assert "No problems found" in run("sgdisk", "--verify", raw)
+    partitions = json.loads(run("sfdisk", "--json", raw))["partitiontable"]["partitions"]
+    names = [partition["name"] for partition in partitions]
+    assert names == (["BSP", "root"] if layout == "gpt" else ["ESP", "BSP", "root"])
+    for partition in partitions:
+        part = directory / f"{partition['name']}.part"
+        with raw.open("rb") as source, part.open("wb") as target:
+            source.seek(partition["start"] * 512)
+            for _ in range(partition["size"] // 2048):
+                target.write(source.read(MIB))
+        if partition["name"] == "root":
+            run("e2fsck", "-fn", part)
+        if partition["name"] == "ESP":
+            run("fsck.vfat", "-n", part)
+            assert "BOOTX64" in run("mdir", "-b", "-i", part, "::/EFI/BOOT").upper()
+            assert "grubx64.efi" in run("mdir", "-b", "-i", part, "::/EFI/debian")
+        part.unlink()
+    assert ("LABEL=MKFS_ESP /boot/efi vfat" in fstab_of(directory, partitions)) is (layout == "efi")
+
+
+def fstab_of(directory: Path, partitions: list[dict[str, int]]) -> str:
+    """The text of /etc/fstab on the last partition, fields separated by one blank."""
+    offset = partitions[-1]["start"] * 512
+    text = run("debugfs", "-R", "cat /etc/fstab", f"{directory}/disk.raw?offset={offset}")
+    return "\n".join(" ".join(line.split()) for line in text.splitlines())
