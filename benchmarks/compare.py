@@ -117,9 +117,13 @@ class Benchmark:
     def mmdebstrap(self) -> None:
         target = self.output / "mmdebstrap.tar"
         target.unlink(missing_ok=True)
-        self.call(
-            "mmdebstrap", "--variant=apt", f"--include={','.join(self.packages)}", self.suite, target, self.mirror
-        )
+        sources = [
+            f"deb {self.mirror} {self.suite} main",
+            f"deb {self.mirror} {self.suite}-updates main",
+            f"deb {self.security} {self.suite}-security main",
+        ]
+        packages = f"--include={','.join(self.packages)}"
+        self.call("mmdebstrap", "--variant=apt", packages, self.suite, target, *sources)
 
     def install_dib(self) -> None:
         venv = self.work / "dib-venv"
