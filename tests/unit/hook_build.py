@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from dibble.run.build import CATALOGUE
+from dibble.run.prepare import CATALOGUE
 from dibble.sandbox.process import Completed, run
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dibble.elements.assemble import element_set
 from dibble.elements.readers.package_installs import squash
 from dibble.elements.readers.pkg_map import read_pkg_map
 from dibble.plan.key import DESCRIPTIVE
-from dibble.run.build import CATALOGUE
+from dibble.run.prepare import CATALOGUE
 from dibble.sandbox.process import run
 
 pytestmark = pytest.mark.unit

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dibble.elements.lint import lint
-from dibble.run.build import CATALOGUE
+from dibble.run.prepare import CATALOGUE
 from dibble.sandbox.process import run
 
 pytestmark = pytest.mark.lint

@@ -1,0 +1,207 @@
+"""Everything about a build that is known before anything runs: what to build, from what, in which environment."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dibble import __version__
+from dibble.elements.assemble import element_set
+from dibble.errors import DiskLayoutError, OutputError
+from dibble.plan.manifest import digest, manifest_of
+from dibble.run.environment import COMMANDS, image_environment
+from dibble.run.walk import Walk
+from dibble.store.layers import LayerStore
+from dibble.store.places import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dibble.disk.model import Defaults, Graph
+    from dibble.elements.model import ElementSet
+    from dibble.events import Events
+    from dibble.plan.manifest import Manifest
+    from dibble.recipe.model import Request
+    from dibble.run.state import State
+    from dibble.store.layers import Input
+    from dibble.store.places import Store
+
+CATALOGUE = Path(__file__).resolve().parent.parent / "catalogue"
+DEFAULT_EPOCH = 1767225600
+"""2026-01-01: the time of files that a build makes when SOURCE_DATE_EPOCH does not say another one."""
+MAX_AGE_S = 3600
+ENGINE_FILES = ("package-installs.yaml", "package-installs.json", "pkg-map", "svc-map")
+_SEED = uuid.UUID("5a3f9cf6-6d4c-5f0e-9a55-7d1bb1e00001")
+"""The namespace of all derived UUIDs (RFC 9562, 5.5); an arbitrary constant."""
+
+
+@dataclass(slots=True)
+class Build:
+    """Everything about one build that is known before anything runs."""
+
+    request: Request
+    events: Events
+    elements: ElementSet
+    graph: Graph
+    defaults: Defaults
+    fstab: str
+    environment: Mapping[str, str]
+    late: Mapping[str, str]
+    sources: Mapping[str, Path]
+    element_files: Mapping[str, bytes]
+    manifest: Manifest
+    store: Store
+    epoch: int
+    tools_identity: str
+    began: float = field(default_factory=time.monotonic)
+
+    def walk(self) -> Walk:
+        request = self.request
+        return Walk(
+            layers=LayerStore(self.store),
+            environment=self.environment,
+            late=self.late,
+            constants={"arch": request.arch, "tools": self.tools_identity, "epoch": str(self.epoch)},
+            settings={"packages": {"packages": " ".join(request.packages)}, "fstab": {"text": self.fstab}},
+            sources=self.sources,
+            element_files=self.element_files,
+            still_valid=self.is_current,
+            events=self.events,
+        )
+
+    def is_current(self, entry: Input) -> bool:
+        """Whether a repository is as it was; asked of the mirror at most once in MAX_AGE_S seconds."""
+        from dibble.packages.apt_release import repository_state
+
+        uri, _, suite = entry.name.rpartition(" ")
+        now = repository_state(uri, suite, self.store.repositories, offline=self.request.offline, max_age_s=MAX_AGE_S)
+        return now is None or now == entry.digest
+
+    def output_keys(self, state: State) -> dict[str, str]:
+        """The key of each output format for a finished tree."""
+        request = self.request
+        common = [
+            __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
+            str(self.epoch),
+        ]  # fmt: skip
+        own = {"qcow2": [request.qemu_img_options, str(request.compress)]}
+        return {name: digest([*common, name, *own.get(name, [])])[:40] for name in request.outputs}
+
+
+def prepare(request: Request, events: Events) -> Build:
+    """Resolve, merge and check everything that can be checked without running anything."""
+    from dibble.disk.fstab import fstab_text, getval
+    from dibble.disk.graph import parse
+    from dibble.disk.model import Defaults
+    from dibble.elements.readers.block_device import VARIABLE, choose_block_device
+    from dibble.packages.debian_sources import host_mirrors
+
+    directory = (request.cwd / request.name).parent
+    if not directory.is_dir():
+        raise OutputError(f"the directory {directory} for the image does not exist", hint=f"mkdir -p {directory}")
+    store = open_store(request.cache_dir)
+    elements = element_set(
+        request.elements,
+        request.element_path,
+        ramdisk=request.ramdisk,
+        skip_base=request.skip_base,
+        arch=request.arch,
+        environment=request.environment,
+    )
+    names = tuple(element.name for element in elements.elements)
+    choice = choose_block_device(elements.elements, request.arch, request.block_device_config, request.elements)
+    # Text from a recipe stands in that file; a file that either names is its own place.
+    source = choice.source if choice.source != VARIABLE else request.block_device_source or VARIABLE
+    defaults = Defaults(
+        seed=uuid.uuid5(_SEED, " ".join((request.arch, *sorted(names)))),
+        root_fs_type=request.fs_type,
+        root_label=request.root_label,
+        image_size_bytes=request.image_size_bytes,
+        image_extra_size_bytes=request.image_extra_size_bytes,
+        mkfs_options=request.mkfs_options,
+        journal_mib=request.mkfs_journal_size_mib,
+        max_online_resize=request.max_online_resize,
+        sector_size=_sector_size(request.environment.get("DIB_BLOCK_SIZE", "")),
+    )
+    graph = parse(choice.text, source=source, defaults=defaults)
+    mirrors = host_mirrors()
+    asked = request.environment.get("SOURCE_DATE_EPOCH", "")
+    epoch = int(asked) if asked.isdigit() else DEFAULT_EPOCH
+    environment = image_environment(
+        request,
+        elements.elements,
+        library=CATALOGUE / "lib",
+        disk={
+            "DIB_ROOT_LABEL": getval(graph, "root-label"),
+            "DIB_ROOT_FSTYPE": getval(graph, "root-fstype"),
+            "DIB_BOOT_LABEL": getval(graph, "boot-label"),
+            "DIB_MOUNTPOINTS": getval(graph, "mount-points"),
+        },
+        defaults={
+            "DIBBLE_DEBIAN_MIRROR": mirrors.archive,
+            "DIBBLE_DEBIAN_SECURITY_MIRROR": mirrors.security,
+            "DIB_DEFAULT_INSTALLTYPE": request.install_type,
+            "SOURCE_DATE_EPOCH": str(epoch),
+        },
+    )
+    sources = {name: hook.path for name, hook in elements.hooks.files.items()}
+    commands = {f"{COMMANDS}/{path.name}": path for path in sorted((CATALOGUE / "bin").iterdir())}
+    return Build(
+        request=request,
+        events=events,
+        elements=elements,
+        graph=graph,
+        defaults=defaults,
+        fstab=fstab_text(graph),
+        environment=environment,
+        late=_device_names(graph),
+        sources={**sources, **commands},
+        element_files=_element_files(elements),
+        manifest=manifest_of(elements.hooks, commands),
+        store=store,
+        epoch=epoch,
+        tools_identity=_tools_identity(request, store, events),
+    )
+
+
+def _element_files(elements: ElementSet) -> dict[str, bytes]:
+    """The files that the engine reads from each element's own directory."""
+    found = {}
+    for element in elements.elements:
+        for name in ENGINE_FILES:
+            path = element.path / name
+            if path.is_file():
+                found[str(path)] = path.read_bytes()
+    return found
+
+
+def _sector_size(text: str) -> int | None:
+    """DIB_BLOCK_SIZE: the size in bytes of every disk's sectors, whatever its description says (contract.md 1.2)."""
+    if not text:
+        return None
+    if text not in ("512", "4096"):
+        raise DiskLayoutError(f'DIB_BLOCK_SIZE is "{text}"', hint="write 512 or 4096, or leave it unset")
+    return int(text)
+
+
+def _tools_identity(request: Request, store: Store, events: Events) -> str:
+    if request.tools == "host":
+        return "host"
+    from dibble.sandbox.tools import ToolsTree
+
+    return ToolsTree(store.root, events).identity
+
+
+def _device_names(graph: Graph) -> dict[str, str]:
+    """IMAGE_BLOCK_DEVICE and IMAGE_BLOCK_DEVICES as DIB names them; no such device exists here."""
+    devices = {}
+    for number, image in enumerate(graph.images):
+        devices[image.name] = f"/dev/loop{number}"
+        for table in graph.tables:
+            if table.base == image.name:
+                devices.update({p.name: f"/dev/mapper/loop{number}p{p.number}" for p in table.partitions})
+    literal = " ".join(f"[{name}]={path}" for name, path in devices.items())
+    return {"IMAGE_BLOCK_DEVICE": devices.get("image0", ""), "IMAGE_BLOCK_DEVICES": f" {literal} "}
