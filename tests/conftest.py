@@ -23,14 +23,18 @@ TIME_LIMITS = {"unit": 60, "lint": 600, "contract": 600, "build": 3600, "boot": 
 DEBIAN_PACKAGES = Path(__file__).parent / "debian-packages"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test its time limit, and put those that build or boot into one group, which one worker runs."""
+    """Give every test its time limit, and a worker to those that build and to those that boot.
+
+    Long tests share what they build with their kind, and one that boots leaves a processor idle.
+    """
     for item in items:
         kinds = [kind for kind in TIME_LIMITS if item.get_closest_marker(kind)]
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(max([TIME_LIMITS[kind] for kind in kinds], default=60)))
-        if {"build", "boot"} & set(kinds):
-            item.add_marker(pytest.mark.xdist_group("images"))
+        for kind in {"build", "boot"} & set(kinds):
+            item.add_marker(pytest.mark.xdist_group(kind))
 
 
 @pytest.fixture(autouse=True)

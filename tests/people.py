@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pwd
@@ -97,6 +98,16 @@ class Person:
         path.mkdir(parents=True)
         os.chown(path, self.uid, self.gid)
         return path
+
+
+def left_sessions(person: Person) -> list[Path]:
+    """Directories of builds that are over."""
+    left = []
+    for path in (person.cache / "tmp").glob("*/.alive"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.append(path.parent)
+    return left
 
 
 def shared_cache() -> Path:

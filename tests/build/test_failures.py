@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import http.server
 import os
 import shutil
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.people import left_sessions
 
 from dibble.packages.debian_sources import host_mirrors
 
@@ -46,16 +45,6 @@ def element(place: Path, person: Person, name: str, **files: str) -> None:
         path.chmod(0o755 if text.startswith("#!") else 0o644)
     for path in (place / "elements").rglob("*"):
         os.chown(path, person.uid, person.gid)
-
-
-def left_sessions(person: Person) -> list[Path]:
-    """Directories of builds that are over."""
-    left = []
-    for path in (person.cache / "tmp").glob("*/.alive"):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.append(path.parent)
-    return left
 
 
 def fails(person: Person, place: Path, *words: str, status: int = 2, verb: str = "build", **variables: str) -> str:

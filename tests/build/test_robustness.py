@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.people import left_sessions
 
 if TYPE_CHECKING:
     from tests.people import Person
@@ -89,7 +90,7 @@ def test_kill_9_at_ten_random_moments_leaves_nothing(ordinary_user: Person) -> N
     person.dibble("build", "-o", "image", "debian-minimal", "vm", cwd=place, env=env)
     assert sorted(path.name for path in place.iterdir()) == sorted({"image.qcow2", "image.d"} | _older(place))
     subprocess.run(["qemu-img", "check", "-q", place / "image.qcow2"], check=True)
-    assert list((person.cache / "tmp").glob("*")) == [], "the next build has swept up"
+    assert left_sessions(person) == [], "the next build has swept up"
 
 
 def _older(place: Path) -> set[str]:
