@@ -29,7 +29,8 @@ COMMANDS = {
     "root size": "findmnt --noheadings --output SIZE --bytes /",
     "firmware": "test -d /sys/firmware/efi && echo uefi || echo bios",
     "root by": "grep -o 'root=[^ ]*' /proc/cmdline",
-    "address": "ip -4 -o address show scope global",
+    # An interface that is plugged in is set up beside the boot, which does not wait for it.
+    "address": "timeout 90 sh -c 'until ip -4 -o address show scope global | grep .; do sleep 1; done'",
     "sudo": "sudo -n id -u",
     "ssh": "systemctl is-active ssh",
     "keys": "ls /etc/ssh/ssh_host_ed25519_key",
