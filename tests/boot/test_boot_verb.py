@@ -191,7 +191,7 @@ def test_an_interrupted_boot_leaves_nothing(ourselves: Person) -> None:
         assert any("first words" in line for line in lines)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         rest = "".join(lines)
-        assert process.wait(60) == 130
+        assert process.wait(60) == 130, rest
     assert "stopped by the user" in rest
     assert "Traceback" not in rest
     running = subprocess.run(["pgrep", "-f", str(image)], check=False, capture_output=True, text=True)

@@ -76,7 +76,9 @@ def run_in_namespace(main: Callable[[], Result], *, network: bool = True) -> Res
     os.close(result_write)
     os.close(ready_write)
     os.close(mapped_read)
-    interrupts = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker hears of it and ends in good order
+    # The worker hears of an interruption and ends in good order; whatever it then fails of, that was the reason.
+    interruptions: list[int] = []
+    interrupts = signal.signal(signal.SIGINT, lambda number, _: interruptions.append(number))
     try:
         if os.read(ready_read, 1) == b"u":
             _write_maps(waiter, maps)
@@ -94,7 +96,12 @@ def run_in_namespace(main: Callable[[], Result], *, network: bool = True) -> Res
         signal.signal(signal.SIGINT, interrupts)
         for descriptor in (result_read, ready_read, mapped_write):
             os.close(descriptor)
-    result: Result = _result_of(data, exit_status(os.waitstatus_to_exitcode(status)))
+    try:
+        result: Result = _result_of(data, exit_status(os.waitstatus_to_exitcode(status)))
+    except DibbleError as error:
+        if interruptions:
+            raise KeyboardInterrupt from error
+        raise
     return result
 
 
