@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Seconds after which a test of a kind has hung.
 TIME_LIMITS = {"unit": 60, "lint": 600, "contract": 600, "build": 3600, "boot": 3600}
+# Where Debian keeps e2fsck and its like, which an ordinary user's PATH leaves out.
+os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
 DEBIAN_PACKAGES = Path(__file__).parent / "debian-packages"
 
 

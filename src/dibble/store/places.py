@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,25 +164,20 @@ def disk_full(error: OSError, where: Path) -> StoreError:
 def remove_tree(path: Path) -> None:
     """Remove a directory with all in it, also what its owner may not enter (an overlay's work directory)."""
 
-    def make_writable(_: object, name: str, error: BaseException) -> None:
-        if isinstance(error, FileNotFoundError):
-            return
-        parent = os.path.dirname(name)  # noqa: PTH120 - a hot loop over plain names
-        with contextlib.suppress(OSError):
-            os.chmod(parent, 0o700)  # noqa: PTH101
-            os.chmod(name, 0o700)  # noqa: PTH101
-        with contextlib.suppress(OSError):
-            if os.path.isdir(name) and not os.path.islink(name):  # noqa: PTH112, PTH114
-                shutil.rmtree(name)
-            else:
-                os.unlink(name)  # noqa: PTH108
+    if os.geteuid() != 0:  # root, in the namespace too, may enter all that is its own
+        _open_directory(str(path))
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                _open_directory(f"{folder}/{name}")
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
 
-    def on_error(function: object, name: str, info: tuple[type[BaseException], BaseException, object]) -> None:
-        make_writable(function, name, info[1])
 
-    shutil.rmtree(path, onerror=on_error)
-    if path.exists():
-        shutil.rmtree(path, ignore_errors=True)
+def _open_directory(path: str) -> None:
+    with contextlib.suppress(OSError):  # what stays shut is told when it is removed
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o700 != 0o700:
+            os.chmod(path, 0o700)  # noqa: PTH101 - a hot loop over plain names
 
 
 def write_whole(path: Path, data: bytes) -> None:
