@@ -96,8 +96,8 @@ def test_zeros_and_holes_take_no_room(tmp_path: Path) -> None:
 
 
 def test_our_file_is_not_greater_than_that_of_qemu_img(tmp_path: Path) -> None:
-    folders = (Path(os.__file__).parent, Path(pytest.__file__).parent.parent)
-    files = [path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.py"))]
+    programs = [path for path in sorted(Path("/usr/bin").iterdir()) if path.is_file() and os.access(path, os.R_OK)]
+    files = [path.read_bytes() for path in programs if path.stat().st_size < 4 * MIB][:400]
     content = b"".join(data + bytes(-len(data) % 4096) for data in files)
     assert len(content) > 20 * MIB
     raw = sparse(tmp_path / "disk.raw", len(content), {0: content})
