@@ -1,4 +1,4 @@
-"""What all tests share: the people who run dibble, their caches, time limits, and the order of long tests."""
+"""What all tests share: the people who run dibble, their caches, and time limits."""
 
 from __future__ import annotations
 
@@ -25,18 +25,12 @@ os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
 DEBIAN_PACKAGES = Path(__file__).parent / "debian-packages"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test its time limit, and a worker to those that build and to those that boot.
-
-    Long tests share what they build with their kind, and one that boots leaves a processor idle.
-    """
+    """Give every test its time limit."""
     for item in items:
         kinds = [kind for kind in TIME_LIMITS if item.get_closest_marker(kind)]
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(max([TIME_LIMITS[kind] for kind in kinds], default=60)))
-        for kind in {"build", "boot"} & set(kinds):
-            item.add_marker(pytest.mark.xdist_group(kind))
 
 
 @pytest.fixture(autouse=True)
