@@ -184,7 +184,8 @@ def test_an_interrupted_boot_leaves_nothing(ourselves: Person) -> None:
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background has it ignored
+        # a shell's background has it ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one system call
     )
     assert process.stderr is not None
     with process:
