@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-NAME = "dibble-test"
+NAME = os.environ.get("DIBBLE_TEST_USER") or "dibble-test"
+"""Another name lets two checkouts be tested side by side: each user has one checkout and one cache."""
 IDS = 65536
 # What a program needs of our environment to reach the network; nothing of our own directories.
 PASSED = re.compile(
