@@ -139,6 +139,7 @@ def ordinary_user() -> Person:
         for path in (home / ".cache", person.cache):
             os.chown(path, person.uid, person.gid)
         _copy_checkout(person)
+        person.dibble("--version")  # makes its virtual environment, and says so
         share_downloads(shared_cache(), person)
     return person
 

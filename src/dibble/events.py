@@ -27,6 +27,10 @@ class BuildStarted(Event):
     requested: tuple[str, ...]
     elements: tuple[str, ...]
     steps: int
+    """Of the plan; `steps_to_run` of them are not in the store."""
+    steps_to_run: int = 0
+    seconds: float | None = None
+    """How long it will take, by earlier builds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

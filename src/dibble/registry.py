@@ -20,6 +20,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "cache": "dibble.cli.cache:cache",
         "doctor": "dibble.cli.doctor:doctor",
         "elements": "dibble.cli.elements:elements",
+        "explain": "dibble.cli.explain:explain",
+        "plan": "dibble.cli.plan:plan",
         "disk-image-create": "dibble.cli.disk_image_create:disk_image_create",
         "tools": "dibble.cli.tools:tools",
     },

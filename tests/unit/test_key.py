@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dibble.plan.key import DESCRIPTIVE, VOLATILE, key_of, named_files
+from dibble.plan.key import DESCRIPTIVE, VOLATILE, key_of, named_files, shown_parts
 from dibble.plan.manifest import changed
 from dibble.plan.step import Step
 
@@ -59,10 +59,67 @@ def test_a_file_of_another_phase_does_not_count() -> None:
     assert key(files={**FILES, "post-install.d/10-other": "xnew"}) == key()
 
 
-def test_extra_data_sees_the_files_of_all_phases() -> None:
+def test_an_extra_data_script_that_works_on_the_hooks_tree_sees_the_files_of_all_phases() -> None:
     step = Step("extra-data.d/1-x", "extra-data.d", "outside", script="1-x")
     files = {**FILES, "extra-data.d/1-x": "x1"}
-    assert key(step, files=files) != key(step, files={**files, "post-install.d/10-other": "xnew"})
+    later = {**files, "post-install.d/10-other": "xnew"}
+    texts = {**TEXTS, "extra-data.d/1-x": b"cp x $TMP_HOOKS_PATH/install.d"}
+    assert key(step, files=files, texts=texts) != key(step, files=later, texts=texts)
+    assert key(step, files=files) == key(step, files=later), "it does not work on the hooks tree"
+
+
+OTHER = {**FILES, "install.d/60-other": "x60"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"for f in $(dirname $0)/*; do :; done",
+        b'ls "$(dirname "$0")"',
+        b"find $(dirname ${BASH_SOURCE[0]}) -type f",
+        b". /tmp/in_target.d/install.d/60-other",
+        b'source "$(dirname $0)/60-other"',
+        b"run-parts /tmp/in_target.d/install.d",
+        b"cp -r $TMP_HOOKS_PATH /x",
+    ],
+)
+def test_a_script_that_looks_at_others_of_its_phase_depends_on_them(text: bytes) -> None:
+    texts = {**TEXTS, "install.d/10-tool": text}
+    assert key(files=OTHER, texts=texts) != key(files={**OTHER, "install.d/60-other": "xnew"}, texts=texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"echo hello",
+        b'package-installs -d "$(dirname "$0")"',
+        b"package-installs-v2 --phase install.d /tmp/x",
+        b"# see $0 and find",
+    ],
+)
+def test_another_script_of_the_phase_does_not_count_for_one_that_does_not_look(text: bytes) -> None:
+    texts = {**TEXTS, "install.d/10-tool": text}
+    assert key(files=OTHER, texts=texts) == key(files={**OTHER, "install.d/60-other": "xnew"}, texts=texts)
+
+
+def test_a_command_in_bin_that_a_script_names_counts_as_its_own_text() -> None:
+    files = {**OTHER, "bin/walk": "xw"}
+    texts = {**TEXTS, "install.d/10-tool": b"walk", "bin/walk": b"ls $TMP_HOOKS_PATH/install.d"}
+    assert key(files=files, texts=texts) != key(files={**files, "install.d/60-other": "xnew"}, texts=texts)
+
+
+@pytest.mark.parametrize("name", ["CI", "CI_JOB_ID", "GITHUB_SHA", "BUILD_NUMBER", "JOB_NAME", "TMUX_PANE"])
+def test_a_variable_of_a_ci_run_counts_only_where_its_name_stands(name: str) -> None:
+    one, two = {"DIB_RELEASE": "trixie", name: "1"}, {"DIB_RELEASE": "trixie", name: "2"}
+    assert key(environment=one) == key(environment=two)
+    texts = {**TEXTS, "install.d/10-tool": b"echo $" + name.encode()}
+    assert key(environment=one, texts=texts) != key(environment=two, texts=texts)
+
+
+def test_what_is_kept_of_a_key_has_no_secrets() -> None:
+    shown = shown_parts({"variable DIB_DEV_USER_PASSWORD": "hunter2", "variable DIB_RELEASE": "trixie"})
+    assert "hunter2" not in str(shown)
+    assert shown["variable DIB_RELEASE"] == "trixie"
 
 
 @given(st.dictionaries(st.sampled_from(["DIB_RELEASE", "FOO", "DIB_X", "A"]), st.text(max_size=5), min_size=1))
@@ -108,11 +165,12 @@ def test_a_file_named_by_a_variable_or_below_home_counts_by_content(tmp_path: Pa
     (tmp_path / "id.pub").write_text("key")
     environment = {"DIB_APT_SOURCES": str(named), "HOME": str(tmp_path)}
     before = named_files(environment, [b"cat ~/id.pub"])
-    assert len(before) == 2
+    assert set(before) == {str(named), str(tmp_path / "id.pub")}
     named.write_text("two")
     middle = named_files(environment, [b"cat ~/id.pub"])
     (tmp_path / "id.pub").write_text("other")
-    assert len({tuple(before), tuple(middle), tuple(named_files(environment, [b"cat ~/id.pub"]))}) == 3
+    after = named_files(environment, [b"cat ~/id.pub"])
+    assert len({tuple(found.values()) for found in (before, middle, after)}) == 3
 
 
 def test_a_removed_directory_takes_its_files_out_of_the_manifest() -> None:

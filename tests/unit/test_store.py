@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
 
 
 def record(name: str = "a" * 40, key: str = "k", stack: tuple[str, ...] = ()) -> Record:
-    return Record(id=name, key=key, step="install.d/1-x", tree="t", parts={"tree": "t"}, stack=stack)
+    return Record(id=name, key=key, step="install.d/1-x", tree="t", tree_before="s", stack=stack)
 
 
 def test_a_kept_layer_is_found_by_its_key_with_all_its_fields(tmp_path: Path) -> None:
@@ -32,6 +32,7 @@ def test_a_kept_layer_is_found_by_its_key_with_all_its_fields(tmp_path: Path) ->
         hooks={"bin/x": "x1", "gone": None},
         inputs=(Input("apt", "http://mirror/debian trixie", "d1"),),
         exports=("vmlinuz",),
+        network=("http://mirror/debian trixie",),
         initramfs_pending=True,
     )
     with store.session() as session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass field type
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +55,21 @@ class Transaction:
 
     def __bool__(self) -> bool:
         return bool(self.install or self.upgrade or self.remove)
+
+
+def request_data(transaction: Transaction, verb: str, words: Sequence[str]) -> dict[str, Any]:
+    """A request and what it came to, as plain JSON data: packages as [name, version, architecture, size, sha256]."""
+
+    def rows(packages: Sequence[Package]) -> list[list[str | int]]:
+        return [[package.name, package.version, package.arch, package.size, package.sha256] for package in packages]
+
+    return {
+        "verb": verb,
+        "words": list(words),
+        "install": rows(transaction.install),
+        "upgrade": rows(transaction.upgrade),
+        "remove": list(transaction.remove),
+    }
 
 
 @dataclass(frozen=True, slots=True)

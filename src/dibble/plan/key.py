@@ -6,9 +6,12 @@ Everything is in the key unless it stands here with a reason.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
+import stat
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from dibble.plan.manifest import Manifest
 
-STEP_VERSION = "step.v2"
+STEP_VERSION = "step.v3"
 """Grows when dibble itself runs steps in another way, so that older layers are not taken for new ones."""
 
 VOLATILE = frozenset(
@@ -57,7 +60,19 @@ DESCRIPTIVE = frozenset(
 """Variables that describe the whole image. They count only for a step whose text, or that of a file it can source,
 names them: otherwise another image name or one more element would rebuild what two images share."""
 
+OF_A_RUN = (
+    "CI", "CI_*", "GITHUB_*", "GITLAB_*", "RUNNER_*", "JENKINS_*", "HUDSON_*", "ZUUL_*", "BUILDKITE*", "CIRCLE*",
+    "TRAVIS*", "BUILD_ID", "BUILD_NUMBER", "BUILD_TAG", "BUILD_URL", "BUILD_DISPLAY_NAME", "JOB_NAME", "JOB_BASE_NAME",
+    "JOB_URL", "RUN_*URL", "NODE_NAME", "NODE_LABELS", "EXECUTOR_NUMBER", "WORKSPACE", "WORKSPACE_TMP", "TMUX*", "STY",
+    "PYTEST_CURRENT_TEST", "FORCE_COLOR", "NO_COLOR",
+)  # fmt: skip
+"""Patterns of variables that CI systems and terminals set anew for each run. They count as DESCRIPTIVE ones do."""
+
+_SECRET = re.compile(r"PASS(WORD|WD|PHRASE)?|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY|AUTH", re.IGNORECASE)
+_SHOWN_LIMIT = 400  # characters of a variable's value that are kept to explain a key
+
 _WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
+_COMMAND = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _HOME_FILE = re.compile(rb"(?:~|\$HOME|\$\{HOME\})(/[A-Za-z0-9_.+/-]+)")
 _NAMED_FILE_LIMIT = 64 << 20
 
@@ -77,36 +92,76 @@ def key_of(
     `environment` is the environment before environment.d; `read` gives the content of a file of the hooks tree by
     name; `constants` are the tools, the architecture and the like. `element_files` (path → content) are what the
     engine reads for a script from every element, not only from the merged tree: package lists and maps.
+    The parts hold every file and variable one by one, so that a miss can be explained (`plan/explain.py`).
     """
     parts: dict[str, str] = {"version": STEP_VERSION, "step": step.id, "where": step.where, "tree": tree, **constants}
     parts.update({f"setting {name}": value for name, value in step.settings.items()})
     if step.where != "engine":
-        seen = visible(manifest, step.phase)
-        parts["script"] = manifest[f"{step.phase}/{step.script}"]
-        parts["hooks"] = digest(f"{name}={mark}" for name, mark in seen.items())
-        texts = [read(f"{step.phase}/{step.script}")]
+        script = f"{step.phase}/{step.script}"
+        text = read(script)
+        named = [read(n) for n in manifest if n.startswith("bin/") and os.fsencode(n[4:]) in _commands(text)]
+        seen = visible(manifest, step.phase, step.script, b"\n".join([text, *named]))
+        parts["script"] = manifest[script]
+        parts.update({f"file {name}": mark for name, mark in seen.items() if name != script})
+        texts = [text]
         texts += [read(n) for n in seen if n.startswith(("environment.d/", "bin/"))]
         if BY_DIRECTORY[step.phase].sees_all:
             # Here they are gathered and put into the target, where later steps find them.
-            parts["elements"] = digest(f"{n}={hashlib.sha256(t).hexdigest()}" for n, t in sorted(element_files.items()))
+            parts.update({f"list {n}": hashlib.sha256(t).hexdigest() for n, t in element_files.items()})
             texts += element_files.values()
-        parts["environment"] = digest(f"{name}={value}" for name, value in sorted(_counted(environment, texts).items()))
-        parts["files"] = digest(named_files(environment, texts if step.where == "outside" else ()))
+        counted = _counted(environment, texts)
+        parts.update({f"variable {name}": value for name, value in counted.items()})
+        host_files = named_files(environment, texts if step.where == "outside" else ())
+        parts.update({f"host file {path}": mark for path, mark in host_files.items()})
     return Key(digest(f"{name}={value}" for name, value in sorted(parts.items())), parts)
 
 
+def shown_parts(parts: Mapping[str, str]) -> dict[str, str]:
+    """The parts of a key in a form that may be kept: without secrets, and without values of any length."""
+    shown = {}
+    for name, value in parts.items():
+        if name.startswith("variable ") and (_SECRET.search(name) or len(value) > _SHOWN_LIMIT):
+            shown[name] = f"sha256:{hashlib.sha256(value.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+        else:
+            shown[name] = value
+    return shown
+
+
 def _counted(environment: Mapping[str, str], texts: list[bytes]) -> dict[str, str]:
-    words = {word for text in texts for word in _WORD.findall(text)}
-    named = {name for name in DESCRIPTIVE if name.removeprefix("BASH_FUNC_").removesuffix("%%").encode() in words}
-    return {
-        name: value
-        for name, value in environment.items()
-        if name not in VOLATILE and (name not in DESCRIPTIVE or name in named)
-    }
+    words: set[bytes] = set().union(*map(_words, texts))
+
+    def counts(name: str) -> bool:
+        if name in VOLATILE:
+            return False
+        if name in DESCRIPTIVE or _is_of_a_run(name):
+            return name.removeprefix("BASH_FUNC_").removesuffix("%%").encode() in words
+        return True
+
+    return {name: value for name, value in environment.items() if counts(name)}
 
 
-def named_files(environment: Mapping[str, str], texts: Iterable[bytes]) -> list[str]:
-    """Content digests of the host files that a variable's value or a script's `~/…` names.
+@functools.cache
+def _is_of_a_run(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in OF_A_RUN)
+
+
+@functools.lru_cache(maxsize=4096)
+def _words(text: bytes) -> frozenset[bytes]:
+    return frozenset(_WORD.findall(text))
+
+
+@functools.lru_cache(maxsize=4096)
+def _commands(text: bytes) -> frozenset[bytes]:
+    return frozenset(_COMMAND.findall(text))
+
+
+@functools.lru_cache(maxsize=4096)
+def _home_files(text: bytes) -> tuple[str, ...]:
+    return tuple(os.fsdecode(match.group(1)) for match in _HOME_FILE.finditer(text))
+
+
+def named_files(environment: Mapping[str, str], texts: Iterable[bytes]) -> dict[str, str]:
+    """Content digests of the host files that a variable's value or a script's `~/…` names, by path.
 
     Outside scripts may read the caller's files; those that they name plainly belong to the key. A directory in a
     variable of DIB's (`DIB_ADD_APT_KEYS`) counts with the files right in it.
@@ -121,14 +176,19 @@ def named_files(environment: Mapping[str, str], texts: Iterable[bytes]) -> list[
                     paths.update(entry.path for entry in os.scandir(path))
     home = environment.get("HOME", "")
     for text in texts:
-        for match in _HOME_FILE.finditer(text):
-            paths.add(home + os.fsdecode(match.group(1)))
-    found = []
+        paths.update(home + path for path in _home_files(text))
+    found = {}
     for path in sorted(paths):
         file = Path(path)
         try:
-            if file.is_file() and file.stat().st_size <= _NAMED_FILE_LIMIT:
-                found.append(f"{path}={hashlib.sha256(file.read_bytes()).hexdigest()}")
+            status = file.stat()
+            if stat.S_ISREG(status.st_mode) and status.st_size <= _NAMED_FILE_LIMIT:
+                found[path] = _content(path, status.st_mtime_ns, status.st_size)
         except OSError:
             continue  # what dibble cannot read, the script cannot either
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _content(path: str, _changed: int, _size: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

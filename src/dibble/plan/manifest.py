@@ -14,7 +14,7 @@ import stat
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from dibble.elements.phases import sees
+from dibble.elements.phases import BY_DIRECTORY, sees
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from dibble.elements.model import HookTree
 
 _SCRIPT_NAME = re.compile(r"[A-Za-z0-9_-]+")  # contract.md 1.8; a dot makes it data
+# A line with the script's own place and something that lists a directory or goes through one.
+_PLACE = rb"(?:\$0|\$\{0|BASH_SOURCE|in_target\.d)"
+_LISTING = rb"(?:/\*|\*/|\b(?:ls|find|cp|rsync|tar|run-parts)\b|\bfor\b)"
+_LOOKS_AROUND = re.compile(
+    rb"(?m)^[^#\n]*(?:" + _PLACE + rb"[^\n]*" + _LISTING + rb"|" + _LISTING + rb"[^\n]*" + _PLACE + rb")"
+)
 _NUMBER = re.compile(r"[0-9]+")
 
 Manifest = MappingProxyType[str, str]
@@ -73,13 +79,18 @@ def is_executable(mark: str) -> bool:
     return mark.startswith("x")
 
 
+def content_of(mark: str) -> str:
+    """The sha256 of a regular file's content, from its fingerprint; empty for a link."""
+    return mark[1:] if len(mark) == 65 and ":" not in mark else ""  # 64 hexadecimal digits behind the mark
+
+
 def scripts(manifest: Manifest, phase: str) -> list[str]:
     """Names of a phase's scripts in the order in which they run: leading number, then byte order (contract.md 1.8)."""
     prefix = phase + "/"
     found = [
         name.removeprefix(prefix)
         for name, mark in manifest.items()
-        if name.startswith(prefix) and is_executable(mark) and _SCRIPT_NAME.fullmatch(name.removeprefix(prefix))
+        if name.startswith(prefix) and _is_script(name.removeprefix(prefix), mark)
     ]
     return sorted(found, key=_order)
 
@@ -89,9 +100,31 @@ def _order(name: str) -> tuple[int, bytes]:
     return (int(number.group()) if number else 0, os.fsencode(name))
 
 
-def visible(manifest: Manifest, phase: str) -> dict[str, str]:
-    """The part of the manifest that a phase sees."""
-    return {name: mark for name, mark in manifest.items() if sees(phase, name)}
+def visible(manifest: Manifest, phase: str, script: str, text: bytes) -> dict[str, str]:
+    """The part of the manifest that a script sees; nothing else is shown to it, so nothing else can change its result.
+
+    That is what its phase sees (`elements/phases.py`) less the other scripts of its own phase, and for extra-data.d
+    less the other phases. A script whose text shows that it looks at its own directory, names another script, or works
+    on the hooks tree sees more: so elements that do such things run, and others are not run again for their sake.
+    `text` is the script's, with those of the commands in bin/ that it names.
+    """
+    looks_around = _LOOKS_AROUND.search(text) is not None or f"{phase}/".encode() in text
+    works_on_hooks = any(word in text for word in (b"TMP_HOOKS_PATH", b"dib_build.image", b"$_LIB", b"${_LIB"))
+
+    def is_shown(name: str) -> bool:
+        top, slash, rest = name.partition("/")
+        if not sees(phase, name):
+            return False
+        if top == phase:
+            is_other_script = bool(slash) and rest != script and _is_script(rest, manifest[name])
+            return not is_other_script or looks_around or works_on_hooks or os.fsencode(rest) in text
+        return top not in BY_DIRECTORY or works_on_hooks or f"{top}/".encode() in text or looks_around
+
+    return {name: mark for name, mark in manifest.items() if is_shown(name)}
+
+
+def _is_script(name: str, mark: str) -> bool:
+    return is_executable(mark) and _SCRIPT_NAME.fullmatch(name) is not None
 
 
 def environment_files(manifest: Manifest) -> list[str]:

@@ -103,6 +103,18 @@ def _size(unit: int) -> Kind:
     )
 
 
+_TIMES = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_TIME = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+) ?([a-z]*)")
+
+
+def seconds_of(value: str) -> int:
+    """A length of time such as `90`, `30m`, `1.5h` or `7d`, in whole seconds."""
+    match = _TIME.fullmatch(value.strip().lower())
+    if match is None or match[2] not in _TIMES:
+        raise ValueError(f'takes a length of time, such as "90" (seconds), "30m", "12h" or "7d", not {_shown(value)}')
+    return int(Decimal(match[1]) * _TIMES[match[2]])
+
+
 def _flag_of_data(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"takes true or false, not {_named(value)}")
@@ -187,6 +199,12 @@ TEXT = Kind("TEXT", _text, lambda data: _text(scalar_text(data)), {"type": ["str
 PATH = Kind("PATH", _text, lambda data: _text(scalar_text(data)), {"type": "string"})
 WHOLE = Kind("N", _whole, _whole_of_data, {"type": "integer", "minimum": 0})
 COUNT = Kind("", _whole, _whole_of_data, {"type": "integer", "minimum": 0}, counts=True)
+DURATION = Kind(
+    "TIME",
+    seconds_of,
+    lambda data: seconds_of(scalar_text(data)),
+    {"type": ["number", "string"], "description": 'seconds, or a text with a unit such as "30m"'},
+)
 SIZE_GIB = _size(GIB)
 SIZE_MIB = _size(MIB)
 FLAG = Kind("", _flag_of_text, _flag_of_data, {"type": "boolean"}, flag=True)

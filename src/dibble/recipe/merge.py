@@ -23,6 +23,7 @@ Value = TypeVar("Value")
 
 DEFAULT_JOURNAL_MIB = 64  # contract.md 1.2
 DEFAULT_MIN_TMPFS_GIB = 2
+DEFAULT_MAX_AGE_S = 3600
 
 # `uname -m` → what dpkg calls it (contract.md 1.3, and dpkg's cputable for the rest)
 _DEBIAN_ARCH = {
@@ -140,6 +141,7 @@ def merge(
     given_path: tuple[str, ...] = chosen.get("element_path", ())
     element_path = (*(host.cwd / entry for entry in given_path), host.catalogue)
     tools = chosen.get("tools", "tree")
+    refresh: tuple[str, ...] = chosen.get("refresh", ())  # what is done again is done with what there is now
 
     request = Request(
         name=name,
@@ -162,6 +164,8 @@ def merge(
         root_label=chosen.find("root_label", str),
         fs_type=chosen.get("fs_type", "ext4"),
         offline=chosen.get("offline", False),
+        max_age_s=chosen.get("max_age", 0 if refresh else DEFAULT_MAX_AGE_S),
+        refresh=refresh,
         trace=trace,
         quiet=quiet if quiet is not None else logfile is not None,
         logfile=host.cwd / logfile if logfile else None,

@@ -47,6 +47,10 @@ class Request:
     """None: the default of the root file system's type."""
     fs_type: str
     offline: bool
+    max_age_s: int
+    """Seconds for which what is known of a repository counts as its present state."""
+    refresh: tuple[str, ...]
+    """Steps and phases to run again, as the user named them."""
     trace: int
     """0 none, 1 scripts trace, 2 the noisy ones too."""
     quiet: bool

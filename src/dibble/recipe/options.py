@@ -201,6 +201,23 @@ OPTIONS: tuple[Option, ...] = (
         recipe_key="offline",
     ),
     Option(
+        "max_age",
+        kinds.DURATION,
+        "How old what is known of a repository may be before it is asked again (default: 1h; 0: always ask).",
+        (),
+        ("--max-age",),
+        variable="DIBBLE_MAX_AGE",
+        recipe_key="max-age",
+    ),
+    Option(
+        "refresh",
+        kinds.WORDS,
+        "Run these again although the store has them: a phase, a step, or all. May be repeated.",
+        (),
+        ("--refresh",),
+        variable="DIBBLE_REFRESH",
+    ),
+    Option(
         "qemu_img_options",
         kinds.PAIRS,
         "Options of the qemu-img conversion, as k=v,k=v.",

@@ -1,6 +1,7 @@
 """One image from a request: elements → plan → layers → tree → disk → outputs.
 
-What the store has already is taken from it; when that is everything, no namespace is entered and nothing runs.
+The plan comes first. When it has nothing to run and the outputs are in the store, no namespace is entered; else its
+steps are carried out, and what it did not foresee is said.
 """
 
 from __future__ import annotations
@@ -9,22 +10,29 @@ import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dibble import __version__
 from dibble.elements.materialise import write_tree
+from dibble.errors import DibbleError
 from dibble.events import BuildFinished, BuildStarted
+from dibble.plan.manifest import content_of
 from dibble.run.environment import COMMANDS
 from dibble.run.images import make_outputs, place_exports
-from dibble.run.prepare import CATALOGUE, MAX_AGE_S, prepare
+from dibble.run.planner import make_plan
+from dibble.run.prepare import CATALOGUE, prepare
 from dibble.run.state import State
 from dibble.sandbox.mounts import unmount_all_below
+from dibble.store.facts import BuildLog
 from dibble.store.layers import LayerStore, OutputStore
 
 if TYPE_CHECKING:
     from dibble.events import Events
+    from dibble.plan.plan import Plan
+    from dibble.plan.step import Key, Step
     from dibble.recipe.model import Request
     from dibble.run.executor import Executor
+    from dibble.run.planner import Planning
     from dibble.run.prepare import Build
     from dibble.run.walk import Walk
     from dibble.sandbox.workspace import Workspace
@@ -33,95 +41,148 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """`files` are the outputs at their final names."""
+    """`files` are the outputs at their final names; `output_seconds` is what writing them took, None when they were
+    stored."""
 
     files: tuple[Path, ...]
     steps_run: int
     steps_cached: int
     seconds: float
+    timings: tuple[tuple[str, float], ...] = ()
+    output_seconds: float | None = None
 
 
 def build(request: Request, events: Events) -> BuildResult:
     """Build the image that `request` asks for. Raises DibbleError; nothing stands at a final name then."""
-    plan = prepare(request, events)
+    known = prepare(request, events)
+    planning = make_plan(known)
+    plan = planning.plan
     events.send(
         BuildStarted(
             name=request.name,
             version=__version__,
             requested=request.elements,
-            elements=tuple(element.name for element in plan.elements.elements),
-            steps=sum(1 for name in plan.manifest if name.split("/")[0].endswith(".d")),
+            elements=plan.elements,
+            steps=len(plan.steps),
+            steps_to_run=len(plan.to_run),
+            seconds=plan.seconds,
         )
     )
-    for note in (*plan.elements.notes,):
+    for note in known.elements.notes:
         events.send(note)
-    result = _from_store(plan)
-    if result is None:
-        from dibble.sandbox.enter import run_in_namespace
+    result = None
+    status = 1
+    try:
+        if plan.is_complete:
+            result = _from_store(known, planning)
+        else:
+            from dibble.sandbox.enter import run_in_namespace
 
-        result = run_in_namespace(lambda: _run(plan))
+            result = run_in_namespace(lambda: _run(known, plan), network=not request.offline)
+        status = 0
+    except DibbleError as error:
+        status = error.exit_status
+        raise
+    finally:
+        BuildLog(known.store).add(_log_entry(known, plan, result, status))
     return result
 
 
-def _from_store(plan: Build) -> BuildResult | None:
-    """The whole result from the store, or None when something has to run."""
-    from dibble.events import Events
+def _log_entry(known: Build, plan: Plan, result: BuildResult | None, status: int) -> dict[str, Any]:
+    request = known.request
+    timings = dict(result.timings) if result else {}
+    return {
+        "began": time.time() - (time.monotonic() - known.began),
+        "seconds": time.monotonic() - known.began,
+        "status": status,
+        "name": request.name,
+        "cwd": str(request.cwd),
+        "arguments": request.arguments,
+        "arch": request.arch,
+        "elements": list(plan.elements),
+        "outputs": list(request.outputs),
+        "output_seconds": result.output_seconds if result else None,
+        "steps": [
+            {
+                "step": planned.step.id,
+                "element": planned.element,
+                "status": planned.status,
+                "seconds": timings.get(planned.step.id),
+                "reasons": [[reason.text, str(reason.where), reason.old, reason.new] for reason in planned.reasons],
+            }
+            for planned in plan.steps
+        ],
+    }
 
-    silent = plan.walk()
-    silent.events = Events()
-    state = silent.go(State(manifest=plan.manifest), None, pending=bool(plan.request.packages))
-    if state is None:
-        return None
-    outputs = OutputStore(plan.store)
-    found = {name: outputs.find(key) for name, key in plan.output_keys(state).items()}
-    kept = {name: path for name, path in found.items() if path is not None}
-    if len(kept) != len(found):
-        return None
+
+def _from_store(known: Build, planning: Planning) -> BuildResult:
+    """The whole result, of which the store has everything."""
     from dibble.outputs.run import place_files
 
-    plan.events.note(f"nothing has changed: all {silent.cached} steps and the outputs are in the store")
+    walk, state = planning.walk, planning.state
+    known.events.note(f"nothing has changed: all {walk.cached} steps and the outputs are in the store")
+    outputs = OutputStore(known.store)
+    folders = [outputs.find(key) for key in known.output_keys(state).values()]
     files = {
-        f"{plan.request.name}{path.name.removeprefix('output')}": path
-        for folder in kept.values()
+        f"{known.request.name}{path.name.removeprefix('output')}": path
+        for folder in folders
+        if folder is not None
         for path in folder.iterdir()
         if path.name.startswith("output")
     }
-    placed = place_files(files, plan.request, plan.events)
-    place_exports(plan, state)
-    return _finished(plan, silent, placed)
+    placed = place_files(files, known.request, known.events)
+    place_exports(known, state)
+    return _finished(known, walk, placed)
 
 
-def _finished(plan: Build, walk: Walk, files: list[Path]) -> BuildResult:
-    seconds = time.monotonic() - plan.began
-    plan.events.send(
-        BuildFinished(
-            seconds=seconds, status=0, steps_run=walk.ran, steps_cached=walk.cached, timings=tuple(walk.timings)
-        )
+def _finished(known: Build, walk: Walk, files: list[Path], output_seconds: float | None = None) -> BuildResult:
+    seconds = time.monotonic() - known.began
+    timings = tuple(walk.timings)
+    known.events.send(
+        BuildFinished(seconds=seconds, status=0, steps_run=walk.ran, steps_cached=walk.cached, timings=timings)
     )
-    return BuildResult(tuple(files), walk.ran, walk.cached, seconds)
+    return BuildResult(tuple(files), walk.ran, walk.cached, seconds, timings, output_seconds)
 
 
-def _run(plan: Build) -> BuildResult:
+def _run(known: Build, plan: Plan) -> BuildResult:
     """Inside the namespaces: run what is missing, then write the outputs."""
     with contextlib.ExitStack() as stack:
-        stack.callback(plan.events.close)  # displays that began in this process end in it, also when the build fails
-        plan.store.sweep()
-        session = stack.enter_context(plan.store.session())
+        stack.callback(known.events.close)  # displays that began in this process end in it, also when the build fails
+        known.store.sweep()
+        session = stack.enter_context(known.store.session())
         stack.callback(unmount_all_below, session.path)
-        workspace = _workspace(plan, session)
-        executor = _executor(plan, workspace)
+        workspace = open_workspace(known, session)
+        executor = open_executor(known, workspace)
         stack.callback(executor.close)
-        walk = plan.walk()
-        state = walk.go(State(manifest=plan.manifest), executor.run, pending=bool(plan.request.packages))
-        assert state is not None
+        walk = known.walk()
+
+        def run(step: Step, key: Key, state: State) -> State:
+            after = executor.run(step, key, state)
+            keep_texts(walk, step, key, state)
+            if plan.find(step.id) is None and step.where != "engine":
+                known.events.note(f"{step.id} was not in the plan: a step before it has put it there")
+            return after
+
+        state = walk.go(State(manifest=known.manifest), run, pending=bool(known.request.packages), alone=False)
         began = time.monotonic()
-        files = make_outputs(plan, session, workspace, executor.lower_directories(state), state)
-        walk.timings.append(("outputs", time.monotonic() - began))
-        place_exports(plan, state)
-        return _finished(plan, walk, files)
+        files = make_outputs(known, session, workspace, executor.lower_directories(state), state)
+        output_seconds = time.monotonic() - began
+        walk.timings.append(("outputs", output_seconds))
+        place_exports(known, state)
+        return _finished(known, walk, files, output_seconds)
 
 
-def _workspace(plan: Build, session: Session) -> Workspace:
+def keep_texts(walk: Walk, step: Step, key: Key, state: State) -> None:
+    """Keep the texts that a key was made of: when one changes, the line can be named."""
+    for part, mark in key.parts.items():
+        name = f"file {step.phase}/{step.script}" if part == "script" else part
+        digest = mark if part.startswith("list ") else content_of(mark)
+        text = walk.part_text(name, state) if digest else None
+        if digest and text is not None:
+            walk.layers.keep_text(digest, text)
+
+
+def open_workspace(plan: Build, session: Session) -> Workspace:
     from dibble.sandbox.workspace import ViewToolbox, Workspace, host_view, tools_view
 
     request = plan.request
@@ -147,7 +208,7 @@ def _workspace(plan: Build, session: Session) -> Workspace:
     return workspace
 
 
-def _executor(plan: Build, workspace: Workspace) -> Executor:
+def open_executor(plan: Build, workspace: Workspace) -> Executor:
     import shutil
 
     from dibble.packages.apt import Apt, AptSettings
@@ -168,7 +229,7 @@ def _executor(plan: Build, workspace: Workspace) -> Executor:
         blobs_dir=plan.store.blobs,
         state_dir=plan.store.repositories,
         offline=plan.request.offline,
-        max_age_s=MAX_AGE_S,
+        max_age_s=plan.request.max_age_s,
         epoch=plan.epoch,
     )
     return Executor(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dibble.elements import engine_verbs
 from dibble.errors import FetchError, UsageError
 from dibble.events import OutputLine
-from dibble.packages.base import BootstrapRequest
+from dibble.packages.base import BootstrapRequest, request_data
 from dibble.store.layers import Input
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Engine:
         self._step = ""
         self._inside = False
         self.inputs: dict[tuple[str, str], Input] = {}
+        self.requests: list[dict[str, Any]] = []
+        """What the running step has asked for, with what it came to (`History.requests`)."""
         self._verbs: dict[str, Callable[[Call], int]] = {
             "bootstrap": self._bootstrap,
             "install": self._install,
@@ -70,6 +72,7 @@ class Engine:
     def begin(self, step: str, *, inside: bool) -> None:
         self._step, self._inside = step, inside
         self.inputs = {}
+        self.requests = []
 
     def handle(self, call: Call) -> int:
         verb = self._verbs.get(call.verb)
@@ -82,7 +85,7 @@ class Engine:
         """Install and remove packages in the mounted target; its /proc, /dev and /sys must be there."""
         self.apt.use_target_sources()
         transaction = self.apt.resolve(tuple(names), tuple(remove))
-        self._note_inputs()
+        self._note(request_data(transaction, "install" if names else "remove", names or remove))
         self.apt.apply(transaction, on_line)
 
     # --- verbs
@@ -121,7 +124,7 @@ class Engine:
             sources=tuple(options.source),
         )
         transaction = self.apt.bootstrap(request)
-        self._note_inputs()
+        self._note(request_data(transaction, "bootstrap", call.arguments))
         self.apt.fetch(transaction)
         self._put_packages_below(transaction, lambda directory: self.apt.merge(transaction, directory))
         self._workspace.mount_system_in_target()
@@ -153,7 +156,7 @@ class Engine:
         with self._system_in_target():
             self.apt.use_target_sources()
             transaction = self.apt.upgrade()
-            self._note_inputs()
+            self._note(request_data(transaction, "upgrade", ()))
             self.apt.apply(transaction, call.output)
         return 0
 
@@ -214,6 +217,8 @@ class Engine:
         finally:
             self._workspace.unmount_target()
 
-    def _note_inputs(self) -> None:
+    def _note(self, request: dict[str, Any]) -> None:
+        """Note what was asked for, and the repositories that the answer depends on."""
+        self.requests.append(request)
         for state in self.apt.repositories():
             self.inputs[state.uri, state.suite] = Input("apt", f"{state.uri} {state.suite}", state.sha256)

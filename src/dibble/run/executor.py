@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.elements.phases import BY_DIRECTORY, sees
+from dibble.elements.phases import BY_DIRECTORY
 from dibble.errors import DibbleError, HookFailed, HostError, Where
 from dibble.events import OutputLine, StepFinished, StepStarted
+from dibble.plan.key import shown_parts
 from dibble.plan.manifest import digest, environment_files
+from dibble.plan.refresh import Refresh
 from dibble.run.engine import Engine
 from dibble.run.finish import finish_tree, restore_resolv_conf, set_resolv_conf_aside
 from dibble.run.freeze import Frozen, freeze
@@ -20,7 +22,7 @@ from dibble.run.hooks import HookRunner
 from dibble.run.state import RESOLV_CONF, State
 from dibble.sandbox.mounts import unmount_all
 from dibble.sandbox.workspace import CHANNEL, Workspace, end_leftovers
-from dibble.store.layers import Record
+from dibble.store.layers import History, Record
 from dibble.store.places import remove_tree
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class Executor:
         self._base = base
         self._fstab = fstab
         self._epoch = epoch
+        self._refresh = Refresh(request.refresh)
         self._elements_of = {name: hook.element for name, hook in element_set.hooks.files.items()}
         self._resolv_conf = self._host_resolv_conf()
         self._uppers: list[tuple[str, Path]] = []  # of the running step, oldest first: ("upper" | stack entry, path)
@@ -116,7 +119,7 @@ class Executor:
                 scratch = self._workspace.show_writable(self._output_directory())
                 if self._workspace.session.store.root.is_relative_to(self._output_directory()):
                     self._workspace.show_store()
-            self._run_mounted(step, state, element)
+            self._run_mounted(step, key, state, element)
         except DibbleError as error:
             status = error.exit_status
             self._events.send(StepFinished(step=step.id, seconds=time.time() - began, status=status))
@@ -135,7 +138,7 @@ class Executor:
 
     # --- one step
 
-    def _run_mounted(self, step: Step, state: State, element: str) -> None:
+    def _run_mounted(self, step: Step, key: Key, state: State, element: str) -> None:
         workspace = self._workspace
         self.engine.begin(step.id, inside=step.where == "inside")
         system = step.phase != "root.d"
@@ -145,11 +148,11 @@ class Executor:
             if step.where == "engine":
                 self._work[step.phase]()
                 return
-            hidden = [name for name in _phase_directories(state) if not sees(step.phase, name)]
+            masks = _masks(step, key, state)
             if step.where == "inside":
-                workspace.show_hooks_in_target(hidden)
+                workspace.show_hooks_in_target(masks)
             else:
-                workspace.hide_hooks(hidden)
+                workspace.mask(workspace.hooks, masks)
             self._run_hook(step, state, element)
         finally:
             if system:
@@ -207,7 +210,9 @@ class Executor:
     ) -> Record:
         """Freeze the step's upper directories and put them into the store."""
         inputs = tuple(sorted(self.engine.inputs.values(), key=lambda entry: entry.name))
-        identity = digest([key.value, *(f"{entry.name}={entry.digest}" for entry in inputs)])[:40]
+        # A step that is run again on purpose leaves a layer beside the older one.
+        again = [str(time.time())] if self._refresh.names(step) else []
+        identity = digest([key.value, *(f"{entry.name}={entry.digest}" for entry in inputs), *again])[:40]
         stack: list[str] = []
         kept: list[Path] = []
         hooks: dict[str, str | None] = {}
@@ -235,17 +240,19 @@ class Executor:
             key=key.value,
             step=step.id,
             tree=digest([state.tree, *marks]) if marks else state.tree,
-            parts=dict(key.parts),
+            tree_before=state.tree,
             stack=((RESOLV_CONF,) if step.phase == "resolv-conf" else ()) + tuple(stack),
             hooks=hooks,
             exports=exports[1] if exports else (),
             inputs=inputs,
+            network=tuple(sorted({entry.name for entry in inputs})),
             initramfs_pending=self._pending_after(step, state),
             seconds=time.time() - began,
             bytes=total,
             made=time.time(),
         )
-        self._layers.keep(record, kept, exports[0] if exports else None, self._workspace.session.path)
+        history = History(shown_parts(key.parts), tuple(self.engine.requests))
+        self._layers.keep(record, kept, exports[0] if exports else None, self._workspace.session.path, history)
         return record
 
     def _pending_after(self, step: Step, state: State) -> bool:
@@ -313,8 +320,23 @@ class Executor:
         finish_tree(self._workspace.target)
 
 
-def _phase_directories(state: State) -> list[str]:
-    return sorted({name.split("/", 1)[0] for name in state.manifest} & set(BY_DIRECTORY))
+def _masks(step: Step, key: Key, state: State) -> dict[str, list[str]]:
+    """The phase directories of which a script does not see everything, with the names below each that it does see.
+
+    What it sees is what its key has.
+    """
+    masks: dict[str, list[str]] = {}
+    hidden: set[str] = set()
+    own = f"{step.phase}/{step.script}"
+    for name in state.manifest:
+        top, slash, rest = name.partition("/")
+        if slash and top in BY_DIRECTORY:
+            shown = masks.setdefault(top, [])
+            if name == own or f"file {name}" in key.parts:
+                shown.append(rest)
+            else:
+                hidden.add(top)
+    return {top: shown for top, shown in masks.items() if top in hidden}
 
 
 def _is_empty(upper: Path, frozen: Frozen) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dibble.store.facts import Facts
 from dibble.store.layers import OutputStore
 
 if TYPE_CHECKING:
     from dibble.boot.base import BootFiles
-    from dibble.disk.model import Disk
+    from dibble.disk.model import ContentSize, Disk
     from dibble.run.prepare import Build
     from dibble.run.state import State
     from dibble.sandbox.toolbox import Toolbox
@@ -31,14 +32,14 @@ def make_outputs(plan: Build, session: Session, workspace: Workspace, lowers: li
     boot = grub.install(plan.graph, workspace.target, request.arch, directory, toolbox, plan.events, epoch=plan.epoch)
     disk = None
     if any(load("outputs", name).info.reads == "disk" for name in request.outputs):
-        disk = _write_disk(plan, workspace, boot)
+        disk = _write_disk(plan, workspace, boot, state)
     source = Source(workspace.target, disk)
     files = write_outputs(source, request, toolbox, plan.events, epoch=plan.epoch)
     _keep_outputs(plan, session, files, state)
     return files
 
 
-def _write_disk(plan: Build, workspace: Workspace, boot: BootFiles) -> Disk:
+def _write_disk(plan: Build, workspace: Workspace, boot: BootFiles, state: State) -> Disk:
     from dibble.boot.base import boot_image
     from dibble.boot.grub import write_boot_code
     from dibble.disk.layout import layout_of
@@ -46,11 +47,20 @@ def _write_disk(plan: Build, workspace: Workspace, boot: BootFiles) -> Disk:
     from dibble.tree.walk import content_size
 
     content = content_size(workspace.target, [mount.point for mount in plan.graph.mounts])
+    _note_content(plan, content, state)
     layout = layout_of(plan.graph, content, plan.defaults)
     directory = workspace.new_directory("disk")
     disk = write_disk(layout, workspace.target, directory, workspace.toolbox, plan.events, epoch=plan.epoch)
     write_boot_code(layout, disk.images[boot_image(plan.graph)], boot)
     return disk
+
+
+def _note_content(plan: Build, content: ContentSize, state: State) -> None:
+    """Remember how much the tree holds: plans lay out disks with it."""
+    facts = Facts(plan.store)
+    data = {"allocated": dict(content.allocated), "files": dict(content.files)}
+    facts.put(data, "content", state.tree)
+    facts.put(data, "content-of", plan.request.arch, *(element.name for element in plan.elements.elements))
 
 
 def _keep_outputs(plan: Build, session: Session, files: list[Path], state: State) -> None:

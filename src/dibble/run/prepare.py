@@ -12,13 +12,14 @@ from dibble import __version__
 from dibble.elements.assemble import element_set
 from dibble.errors import DiskLayoutError, OutputError
 from dibble.plan.manifest import digest, manifest_of
+from dibble.plan.refresh import Refresh
 from dibble.run.environment import COMMANDS, image_environment
 from dibble.run.walk import Walk
 from dibble.store.layers import LayerStore
 from dibble.store.places import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dibble.disk.model import Defaults, Graph
     from dibble.elements.model import ElementSet
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 CATALOGUE = Path(__file__).resolve().parent.parent / "catalogue"
 DEFAULT_EPOCH = 1767225600
 """2026-01-01: the time of files that a build makes when SOURCE_DATE_EPOCH does not say another one."""
-MAX_AGE_S = 3600
 ENGINE_FILES = ("package-installs.yaml", "package-installs.json", "pkg-map", "svc-map")
 _SEED = uuid.UUID("5a3f9cf6-6d4c-5f0e-9a55-7d1bb1e00001")
 """The namespace of all derived UUIDs (RFC 9562, 5.5); an arbitrary constant."""
@@ -57,6 +57,8 @@ class Build:
     epoch: int
     tools_identity: str
     began: float = field(default_factory=time.monotonic)
+    _states: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    """What the repositories said in this build: with --max-age=0 they are asked once, not at each step."""
 
     def walk(self) -> Walk:
         request = self.request
@@ -68,17 +70,26 @@ class Build:
             settings={"packages": {"packages": " ".join(request.packages)}, "fstab": {"text": self.fstab}},
             sources=self.sources,
             element_files=self.element_files,
-            still_valid=self.is_current,
+            still_valid=self.are_current,
+            refresh=Refresh(request.refresh),
             events=self.events,
         )
 
-    def is_current(self, entry: Input) -> bool:
-        """Whether a repository is as it was; asked of the mirror at most once in MAX_AGE_S seconds."""
-        from dibble.packages.apt_release import repository_state
+    def are_current(self, inputs: Sequence[Input]) -> bool:
+        """Whether repositories are as they were; each is asked at most once in the request's `max_age_s` seconds."""
+        if not inputs:
+            return True
+        from dibble.packages.apt_release import repository_states
 
-        uri, _, suite = entry.name.rpartition(" ")
-        now = repository_state(uri, suite, self.store.repositories, offline=self.request.offline, max_age_s=MAX_AGE_S)
-        return now is None or now == entry.digest
+        places = {entry: (uri, suite) for entry in inputs for uri, _, suite in [entry.name.rpartition(" ")]}
+        now = repository_states(
+            [place for place in places.values() if place not in self._states],
+            self.store.repositories,
+            offline=self.request.offline,
+            max_age_s=self.request.max_age_s,
+        )
+        self._states.update(now)
+        return all(self._states[place] in (None, entry.digest) for entry, place in places.items())
 
     def output_keys(self, state: State) -> dict[str, str]:
         """The key of each output format for a finished tree."""
@@ -168,13 +179,13 @@ def prepare(request: Request, events: Events) -> Build:
 
 
 def _element_files(elements: ElementSet) -> dict[str, bytes]:
-    """The files that the engine reads from each element's own directory."""
+    """The files that the engine reads from each element's own directory, by `ELEMENT/FILE`."""
     found = {}
     for element in elements.elements:
         for name in ENGINE_FILES:
             path = element.path / name
             if path.is_file():
-                found[str(path)] = path.read_bytes()
+                found[f"{element.name}/{name}"] = path.read_bytes()
     return found
 
 

@@ -1,24 +1,27 @@
 """Going through a build's steps: what the store has is taken from it, what it lacks is left to a function.
 
-The steps of later phases depend on what earlier ones left in the hooks tree, so the list unfolds while it is walked;
-a walk without a function to run steps stops at the first one that is missing.
+The steps of later phases depend on what earlier ones left in the hooks tree, so the list unfolds while it is walked.
+The same walk makes the plan (the function then foresees what a step will leave) and carries it out.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dibble.events import StepCached
 from dibble.plan.key import key_of
+from dibble.plan.manifest import content_of
 from dibble.plan.sequence import SEQUENCE, steps_of
 from dibble.run.environment import for_phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dibble.events import Events
+    from dibble.plan.refresh import Refresh
     from dibble.plan.step import Key, Step
     from dibble.run.state import State
     from dibble.store.layers import Input, LayerStore, Record
@@ -26,9 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Walk:
-    """One pass through the steps. `sources` says where a file of the merged hooks tree lies, by name.
+    """One pass through the steps. `sources` says where a file of the merged hooks tree lies, by name; `element_files`
+    holds package lists and maps by `ELEMENT/FILE`.
 
-    `still_valid` tells whether something outside the key (a repository) is as it was when a layer was made.
+    `still_valid` tells whether what lies outside the key (repositories) is as it was when a layer was made. Steps that
+    `refresh` names are not taken from the store.
     """
 
     layers: LayerStore
@@ -38,37 +43,52 @@ class Walk:
     settings: Mapping[str, Mapping[str, str]]
     sources: Mapping[str, Path]
     element_files: Mapping[str, bytes]
-    still_valid: Callable[[Input], bool]
+    still_valid: Callable[[Sequence[Input]], bool]
+    refresh: Refresh
     events: Events
+    on_cached: Callable[[Step, Key, Record, State], None] | None = None
     cached: int = 0
     ran: int = 0
     timings: list[tuple[str, float]] = field(default_factory=list)
     _texts: dict[str, bytes] = field(default_factory=dict)
 
-    def go(self, state: State, run: Callable[[Step, Key, State], State] | None, *, pending: bool) -> State | None:
-        """Walk all steps from `state`; returns the last state, or None where `run` is missing and a step too.
+    def go(self, state: State, run: Callable[[Step, Key, State], State], *, pending: bool, alone: bool = True) -> State:
+        """Walk all steps from `state` and return the last state.
 
-        `pending` says whether packages were asked for on the command line.
+        `pending` says whether packages were asked for on the command line. With `alone` false, other builds may be
+        making the same layers: each missing step is then made under the lock of its key.
         """
         for item in SEQUENCE:
             waiting = [name for name, is_so in (("packages", pending), ("initramfs", state.initramfs_pending)) if is_so]
             for step in steps_of(item, state.manifest, waiting, self.settings):
-                key = self.key(step, state)
-                record = self.find(key)
-                if record is not None:
-                    self.cached += 1
-                    self.events.send(StepCached(step=step.id, phase=step.phase))
-                    state = state.after(record)
-                elif run is None:
-                    return None
-                else:
-                    import time
-
-                    began = time.monotonic()
-                    state = run(step, key, state)
-                    self.ran += 1
-                    self.timings.append((step.id, time.monotonic() - began))
+                state = self._take(step, state, run, alone)
         return state
+
+    def _take(self, step: Step, state: State, run: Callable[[Step, Key, State], State], alone: bool) -> State:
+        key = self.key(step, state)
+        record = self.find(step, key)
+        if record is None and not alone:
+            with self.layers.making(key.value, lambda who: self._tell_waiting(step, who)):
+                record = self.find(step, key)  # another build may just have made it
+                if record is None:
+                    return self._run(step, key, state, run)
+        if record is None:
+            return self._run(step, key, state, run)
+        self.cached += 1
+        self.events.send(StepCached(step=step.id, phase=step.phase))
+        if self.on_cached:
+            self.on_cached(step, key, record, state)
+        return state.after(record)
+
+    def _run(self, step: Step, key: Key, state: State, run: Callable[[Step, Key, State], State]) -> State:
+        began = time.monotonic()
+        state = run(step, key, state)
+        self.ran += 1
+        self.timings.append((step.id, time.monotonic() - began))
+        return state
+
+    def _tell_waiting(self, step: Step, who: str) -> None:
+        self.events.note(f"{step.id} is being made by another build ({who}); waiting for it")
 
     def key(self, step: Step, state: State) -> Key:
         return key_of(
@@ -76,23 +96,35 @@ class Walk:
             tree=state.tree,
             manifest=state.manifest,
             environment=for_phase(self.environment, self.late, step.phase),
-            read=lambda name: self._read(name, state),
+            read=lambda name: self.read(name, state),
             constants=self.constants,
             element_files=self.element_files,
         )
 
-    def find(self, key: Key) -> Record | None:
+    def find(self, step: Step, key: Key) -> Record | None:
+        """The layer to take for a key; None when the step has to run."""
+        if self.refresh.names(step):
+            return None
         for record in self.layers.candidates(key.value):
-            if all(self.still_valid(entry) for entry in record.inputs):
+            if self.still_valid(record.inputs):
                 return record
         return None
 
-    def _read(self, name: str, state: State) -> bytes:
+    def read(self, name: str, state: State) -> bytes:
         """The content of a file of the hooks tree: from the topmost layer that has it, else from its element."""
         mark = state.manifest.get(name, "")
         if mark not in self._texts:
             self._texts[mark] = self._find_text(name, state)
         return self._texts[mark]
+
+    def part_text(self, part: str, state: State) -> bytes | None:
+        """The content behind a part of a key that stands for a file, as it is now; None for any other part."""
+        kind, _, name = part.partition(" ")
+        if kind == "list":
+            return self.element_files.get(name)
+        if kind == "file":
+            return self.read(name, state) if content_of(state.manifest.get(name, "")) else None
+        return None
 
     def _find_text(self, name: str, state: State) -> bytes:
         for entry in state.stack:

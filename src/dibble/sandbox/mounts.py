@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,19 @@ def unmount_all_below(path: Path) -> None:
         if point.path != path:
             with contextlib.suppress(OSError):
                 umount(point.path, MNT_DETACH)
+
+
+def only_show(directory: Path, names: Sequence[str]) -> None:
+    """Mount over a directory one in memory that holds copies of these of its files (paths below it), nothing else."""
+    behind = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        tmpfs(directory, mode=stat.S_IMODE(os.fstat(behind).st_mode))
+        for name in names:
+            target = directory / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(f"/proc/self/fd/{behind}/{name}", target, follow_symlinks=False)
+    finally:
+        os.close(behind)
 
 
 @contextlib.contextmanager

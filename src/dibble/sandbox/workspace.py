@@ -204,21 +204,19 @@ class Workspace:
         for name in ("proc", "dev", "sys"):
             mounts.bind(self.view / name, self.target / name)
 
-    def show_hooks_in_target(self, hidden: Sequence[str]) -> None:
-        """The hooks tree read-only at /tmp/in_target.d, the directories in `hidden` empty (contract.md 2.4)."""
+    def show_hooks_in_target(self, masks: Mapping[str, Sequence[str]]) -> None:
+        """The hooks tree read-only at /tmp/in_target.d, masked as by `mask` (contract.md 2.4)."""
         point = self.target / "tmp" / "in_target.d"
         point.mkdir(parents=True, exist_ok=True)
         mounts.bind(self.hooks, point)
-        for name in hidden:
-            if (point / name).is_dir():
-                mounts.tmpfs(point / name)
+        self.mask(point, masks)
         make_read_only(point)
 
-    def hide_hooks(self, hidden: Sequence[str]) -> None:
-        """Make directories of the hooks tree appear empty to an outside hook."""
-        for name in hidden:
-            if (self.hooks / name).is_dir():
-                mounts.tmpfs(self.hooks / name)
+    def mask(self, hooks: Path, masks: Mapping[str, Sequence[str]]) -> None:
+        """Let directories of the hooks tree appear with nothing but the names below them that `masks` gives."""
+        for name, shown in masks.items():
+            if (hooks / name).is_dir():
+                mounts.only_show(hooks / name, shown)
 
     def show_store(self) -> None:
         """The store at its own path, again after something was mounted above it."""

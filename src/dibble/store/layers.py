@@ -1,14 +1,17 @@
 """Layers: what one step changed, kept under the step's key.
 
 A layer is a directory `layers/ID/` with `record.json`, the frozen upper directories `0/`, `1/` … (a step has several
-when the engine put packages under it half-way) and `exports/` (files the step left beside the image). A set of
-unpacked packages is a layer too, `layers/pkg-DIGEST/0`. `keys/KEY` lists the layers that were made for a key; which of
-them fits is decided by what they depended on besides the key (the state of package repositories).
+when the engine put packages under it half-way), `exports/` (files the step left beside the image), and `history.json`,
+which only explanations read: the parts of the key and what the step asked the package engine for. A set of unpacked
+packages is a layer too, `layers/pkg-DIGEST/0`. `keys/KEY` lists the layers that were made for a key; which of them fits
+is decided by what they depended on besides the key (the state of package repositories). `keys/step-DIGEST` lists the
+last layers of a step, whatever their keys.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -19,11 +22,13 @@ from dibble.errors import StoreError
 from dibble.store.places import Store, disk_full, remove_tree, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 _CANDIDATES_KEPT = 4
+_TEXT_LIMIT = 64 << 10  # bytes; larger files are data rather than scripts
+_HISTORY_KEPT = 16  # layers of one step, of all images together, that a new key is compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +45,39 @@ class Record:
     """What is known of a step's result.
 
     `stack` names the directories the step adds to the overlay, topmost first, relative to `layers/`; an entry with
-    `@` stands for one that a run provides. `tree` is the
-    identity of the target tree after the step, `hooks` what it changed in the hooks tree (path → content digest, None
-    for removed). `parts` are the parts of the key by name, for explaining a miss. Sizes are bytes.
+    `@` stands for one that a run provides. `tree` and `tree_before` are the identities of the target tree after the
+    step and before it, `hooks` what it changed in the hooks tree (path → content digest, None for removed).
+    `network` names the servers that the step reached, `inputs` those of them whose state is checked.
+    Sizes are bytes, times seconds since 1970.
     """
 
     id: str
     key: str
     step: str
     tree: str
-    parts: Mapping[str, str]
+    tree_before: str
     stack: tuple[str, ...] = ()
     hooks: Mapping[str, str | None] = field(default_factory=dict)
     exports: tuple[str, ...] = ()
     inputs: tuple[Input, ...] = ()
+    network: tuple[str, ...] = ()
     initramfs_pending: bool = False
     seconds: float = 0.0
     bytes: int = 0
     made: float = 0.0
     schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What explanations need of a layer. `parts` are the parts of its key by name; `requests` what the step asked the
+    package engine for, in order, each with the packages that it came to (plain JSON data of `packages/base.py`)."""
+
+    parts: Mapping[str, str] = field(default_factory=dict)
+    requests: tuple[Mapping[str, Any], ...] = ()
+
+
+NO_HISTORY = History()
 
 
 class LayerStore:
@@ -73,12 +92,8 @@ class LayerStore:
 
     def candidates(self, key: str) -> list[Record]:
         """The usable records for a key, the newest first. A record whose layers are gone does not count."""
-        try:
-            ids = json.loads((self._store.keys / key).read_text())
-        except (FileNotFoundError, ValueError):
-            return []
         found = []
-        for name in ids:
+        for name in self._ids(key):
             record = self.read(name)
             if record and all(self.path(entry).is_dir() for entry in record.stack if not entry.startswith("@")):
                 found.append(record)
@@ -92,11 +107,31 @@ class LayerStore:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA or set(data) != {f.name for f in fields(Record)}:
             return None
         data["inputs"] = tuple(Input(**entry) for entry in data["inputs"])
-        for name in ("stack", "exports"):
+        for name in ("stack", "exports", "network"):
             data[name] = tuple(data[name])
         return Record(**data)
 
-    def keep(self, record: Record, uppers: list[Path], exports: Path | None, session: Path) -> None:
+    def history(self, layer: str) -> History:
+        """What is known of how a layer came about; empty for one that tells nothing."""
+        try:
+            data: Any = json.loads((self._store.layers / layer / "history.json").read_text())
+            return History(data["parts"], tuple(data["requests"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return History()
+
+    def of_step(self, step: str) -> list[Record]:
+        """The last layers that steps of this id left, in whatever image, the newest first."""
+        records = (self.read(name) for name in self._ids(_step_key(step)))
+        return [record for record in records if record is not None]
+
+    def keep(
+        self,
+        record: Record,
+        uppers: list[Path],
+        exports: Path | None,
+        session: Path,
+        history: History = NO_HISTORY,
+    ) -> None:
         """Move a step's upper directories (topmost first) and its exports into the store, under the record's id.
 
         The directories must be on the store's file system. When the same layer exists already, ours is dropped.
@@ -108,6 +143,9 @@ class LayerStore:
                 upper.rename(aside / str(number))
             if exports is not None:
                 exports.rename(aside / "exports")
+            (aside / "history.json").write_text(
+                json.dumps({"parts": dict(history.parts), "requests": history.requests})
+            )
             (aside / "record.json").write_text(json.dumps(asdict(record)))
             self._place(aside, self._store.layers / record.id)
             self._remember(record)
@@ -130,6 +168,29 @@ class LayerStore:
         entry = f"pkg-{digest}/0"
         return entry if self.path(entry).is_dir() else None
 
+    def keep_text(self, digest: str, text: bytes) -> None:
+        """Keep a script or list that a key was made of, by its sha256, so that a later change can be shown by line."""
+        path = self._text(digest)
+        if len(text) <= _TEXT_LIMIT and not path.exists():
+            with contextlib.suppress(OSError):  # an explanation less
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, text)
+
+    def text(self, digest: str) -> bytes | None:
+        """A text that was kept; None for one that was not."""
+        try:
+            return self._text(digest).read_bytes()
+        except OSError:
+            return None
+
+    def _text(self, digest: str) -> Path:
+        return self._store.facts / "texts" / digest
+
+    @contextlib.contextmanager
+    def making(self, key: str, on_wait: Callable[[str], None]) -> Iterator[None]:
+        with self._store.locked(f"making-{key[:40]}"):
+            yield
+
     def _place(self, aside: Path, final: Path) -> None:
         try:
             aside.rename(final)
@@ -140,12 +201,20 @@ class LayerStore:
 
     def _remember(self, record: Record) -> None:
         with self._store.locked("keys"):
-            path = self._store.keys / record.key
-            try:
-                ids = [name for name in json.loads(path.read_text()) if name != record.id]
-            except (FileNotFoundError, ValueError):
-                ids = []
-            write_whole(path, json.dumps([record.id, *ids][:_CANDIDATES_KEPT]).encode())
+            for name, kept in ((record.key, _CANDIDATES_KEPT), (_step_key(record.step), _HISTORY_KEPT)):
+                ids = [record.id, *(known for known in self._ids(name) if known != record.id)][:kept]
+                write_whole(self._store.keys / name, json.dumps(ids).encode())
+
+    def _ids(self, name: str) -> list[str]:
+        try:
+            found: list[str] = json.loads((self._store.keys / name).read_text())
+        except (FileNotFoundError, ValueError):
+            return []
+        return found
+
+
+def _step_key(step: str) -> str:
+    return f"step-{hashlib.sha256(step.encode()).hexdigest()[:40]}"
 
 
 class OutputStore:

@@ -3,7 +3,8 @@
     blobs/      downloads, by sha256             packages/  unpacked packages, by sha256
     layers/     what steps changed               keys/      key of a step → its layers
     outputs/    finished images, by key          tools/     the tools tree, by digest of its lock
-    repositories/  package lists                 locks/     lock files         tmp/  what is being made
+    repositories/  package lists                 facts/     what plans want to know
+    builds/     what builds did                  locks/     lock files         tmp/  what is being made
 
 Whatever is made is made in `tmp/` and renamed into its place: a crash leaves rubbish in `tmp/` only, and the loser
 of a race drops its copy. `sweep` removes the rubbish of dead processes.
@@ -27,7 +28,7 @@ from dibble.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PLACES = ("blobs", "packages", "layers", "keys", "outputs", "tools", "repositories", "locks", "tmp")
+PLACES = ("blobs", "packages", "layers", "keys", "outputs", "tools", "repositories", "facts", "builds", "locks", "tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,14 @@ class Store:
     @property
     def repositories(self) -> Path:
         return self.root / "repositories"
+
+    @property
+    def facts(self) -> Path:
+        return self.root / "facts"
+
+    @property
+    def builds(self) -> Path:
+        return self.root / "builds"
 
     @property
     def locks(self) -> Path:

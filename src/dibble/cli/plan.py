@@ -1,0 +1,60 @@
+"""`dibble plan`: what a build would do, without building."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dibble.cli.build import own_arguments
+from dibble.cli.options import request_options, settings_of
+from dibble.recipe.load import request_of
+
+if TYPE_CHECKING:
+    from dibble.plan.plan import Plan
+    from dibble.recipe.model import Request
+
+
+@click.command(
+    name="plan",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    short_help="Show what a build would do, without building.",
+)
+@request_options("build")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--dot", "as_dot", is_flag=True, help="Print a graph for Graphviz (dot -Tsvg).")
+@click.option("--all", "show_all", is_flag=True, help="Name every package, and cached steps one by one.")
+@click.argument("words", nargs=-1, metavar="ELEMENT... | FILE.yaml")
+def plan(words: tuple[str, ...], as_json: bool, as_dot: bool, show_all: bool, **values: Any) -> int:
+    """Show every step of a build in order: where it runs, its key, whether the cache has it and, if not, why.
+
+    With the packages and their sizes, the disk and the outputs. Nothing is built.
+    """
+    request = request_of(words, settings_of(values, "build"), os.environ, arguments=own_arguments())
+    made = plan_for(request)
+    if as_json:
+        from dibble.plan.plan import plan_data
+
+        click.echo(json.dumps(plan_data(made), indent=2))
+    elif as_dot:
+        from dibble.cli.plan_dot import dot
+
+        click.echo(dot(made))
+    else:
+        from dibble.cli.plan_text import lines
+
+        for line in lines(made, request.cwd, show_all=show_all):
+            click.echo(line)
+    return 0
+
+
+def plan_for(request: Request) -> Plan:
+    """The plan with all that can be said before building."""
+    from dibble.events import Events
+    from dibble.run.planner import make_plan
+    from dibble.run.prepare import prepare
+
+    known = prepare(request, Events())
+    return make_plan(known, details=True).plan
