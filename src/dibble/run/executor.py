@@ -5,13 +5,16 @@ Runs inside the build's namespaces, in one process; the control channel answers 
 
 from __future__ import annotations
 
+import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.elements.phases import BY_DIRECTORY
 from dibble.errors import DibbleError, HookFailed, HostError, Where
 from dibble.events import OutputLine, StepFinished, StepStarted
+from dibble.plan.explain import different
 from dibble.plan.key import shown_parts
 from dibble.plan.manifest import digest, environment_files
 from dibble.plan.refresh import Refresh
@@ -19,10 +22,13 @@ from dibble.run.engine import Engine
 from dibble.run.finish import finish_tree, restore_resolv_conf, set_resolv_conf_aside
 from dibble.run.freeze import Frozen, freeze
 from dibble.run.hooks import HookRunner
+from dibble.run.reuse import trace_from, trace_of, unaffected
 from dibble.run.state import RESOLV_CONF, State
 from dibble.sandbox.mounts import unmount_all
+from dibble.sandbox.opened import opened_below
 from dibble.sandbox.workspace import CHANNEL, Workspace, end_leftovers
-from dibble.store.layers import History, Record
+from dibble.store.facts import Facts
+from dibble.store.layers import SCHEMA, History, Record
 from dibble.store.places import remove_tree
 
 if TYPE_CHECKING:
@@ -36,6 +42,9 @@ if TYPE_CHECKING:
     from dibble.recipe.model import Request
     from dibble.store.layers import LayerStore
 
+TRACED = frozenset({"initramfs", "initramfs-again"})
+"""The engine's own work that takes seconds and reads little of the tree."""
+TRACE_FACT = "opened"
 LOST = frozenset({"lost+found"})
 Exports = tuple[Path, tuple[str, ...]]
 """A directory with files for beside the image, and their names."""
@@ -67,6 +76,7 @@ class Executor:
         self._request = request
         self._workspace = workspace
         self._layers = layers
+        self._facts = Facts(workspace.session.store)
         self._events = events
         self._base = base
         self._fstab = fstab
@@ -110,6 +120,10 @@ class Executor:
         element = self._elements_of.get(f"{step.phase}/{step.script}", "")
         self._events.send(StepStarted(step=step.id, phase=step.phase, element=element))
         began = time.time()
+        if step.phase in TRACED and (adopted := self._adopted(step, key, state)):
+            self._events.note(f"{step.id}: nothing that it reads has changed; its earlier result is taken")
+            self._events.send(StepFinished(step=step.id, seconds=time.time() - began))
+            return state.after(adopted)
         self._lowers = self.lower_directories(state)
         upper = self._workspace.mount_tree(self._lowers)
         self._uppers = [("upper", upper)]
@@ -119,7 +133,10 @@ class Executor:
                 scratch = self._workspace.show_writable(self._output_directory())
                 if self._workspace.session.store.root.is_relative_to(self._output_directory()):
                     self._workspace.show_store()
-            self._run_mounted(step, key, state, element)
+            with contextlib.ExitStack() as stack:
+                opened = stack.enter_context(opened_below(self._workspace.target)) if step.phase in TRACED else None
+                self._run_mounted(step, key, state, element)
+            trace = trace_of(opened, self._workspace.target, state.stack) if opened else None
         except DibbleError as error:
             status = error.exit_status
             self._events.send(StepFinished(step=step.id, seconds=time.time() - began, status=status))
@@ -133,8 +150,39 @@ class Executor:
         if left:
             self._events.note(f"{step.id} left processes behind, which were ended: {', '.join(left)}", "warning")
         record = self._keep(step, key, state, began, exports)
+        if trace is not None:
+            self._facts.put(trace.data(), TRACE_FACT, record.id)
         self._events.send(StepFinished(step=step.id, seconds=time.time() - began, bytes=record.bytes))
         return state.after(record)
+
+    # --- a result that serves another tree
+
+    def _adopted(self, step: Step, key: Key, state: State) -> Record | None:
+        """The record of an earlier result that this run would come to again, kept for the new key; None without one."""
+        if self._refresh.names(step):
+            return None
+        for old in self._layers.of_step(step.id):
+            trace = trace_from(self._facts.get(TRACE_FACT, old.id))
+            parts = different(self._layers.history(old.id).parts, shown_parts(key.parts))
+            own = [entry for entry in old.stack if not entry.startswith("@")]
+            entries = [entry for entry in (*own, *(trace.stack if trace else ())) if not entry.startswith("@")]
+            if trace is None or parts != ["tree"] or not all(self._layers.path(entry).is_dir() for entry in entries):
+                continue
+            if unaffected(trace, state.stack, self._layers.path, own) is not None:
+                continue
+            record = replace(
+                old,
+                id=digest([f"schema {SCHEMA}", key.value, "as", old.id])[:40],
+                key=key.value,
+                tree=digest([state.tree, *old.marks]) if old.marks else state.tree,
+                tree_before=state.tree,
+                made=time.time(),
+            )
+            self._facts.put({**trace.data(), "stack": list(state.stack)}, TRACE_FACT, record.id)
+            history = History(shown_parts(key.parts))
+            self._layers.keep(record, [], None, self._workspace.session.path, history)
+            return record
+        return None
 
     # --- one step
 
@@ -212,7 +260,9 @@ class Executor:
         inputs = tuple(sorted(self.engine.inputs.values(), key=lambda entry: entry.name))
         # A step that is run again on purpose leaves a layer beside the older one.
         again = [str(time.time())] if self._refresh.names(step) else []
-        identity = digest([key.value, *(f"{entry.name}={entry.digest}" for entry in inputs), *again])[:40]
+        identity = digest(
+            [f"schema {SCHEMA}", key.value, *(f"{entry.name}={entry.digest}" for entry in inputs), *again]
+        )[:40]
         stack: list[str] = []
         kept: list[Path] = []
         hooks: dict[str, str | None] = {}
@@ -245,6 +295,7 @@ class Executor:
             hooks=hooks,
             exports=exports[1] if exports else (),
             inputs=inputs,
+            marks=tuple(marks),
             network=tuple(sorted({entry.name for entry in inputs})),
             initramfs_pending=self._pending_after(step, state),
             seconds=time.time() - began,

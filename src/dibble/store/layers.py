@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-SCHEMA = 2
+SCHEMA = 3
+"""Of records; it is part of every layer's name, so that a layer of another version is never in the way."""
 _CANDIDATES_KEPT = 4
 _TEXT_LIMIT = 64 << 10  # bytes; larger files are data rather than scripts
 _HISTORY_KEPT = 16  # layers of one step, of all images together, that a new key is compared with
@@ -61,6 +62,8 @@ class Record:
     exports: tuple[str, ...] = ()
     inputs: tuple[Input, ...] = ()
     network: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    """Digests of what the step changed in the target: with `tree_before` they make `tree`."""
     initramfs_pending: bool = False
     seconds: float = 0.0
     bytes: int = 0
@@ -107,7 +110,7 @@ class LayerStore:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA or set(data) != {f.name for f in fields(Record)}:
             return None
         data["inputs"] = tuple(Input(**entry) for entry in data["inputs"])
-        for name in ("stack", "exports", "network"):
+        for name in ("stack", "exports", "network", "marks"):
             data[name] = tuple(data[name])
         return Record(**data)
 
