@@ -17,6 +17,7 @@ from tests.build.debian_trees import differences, in_names, of_root, of_tar
 from dibble.errors import DibbleError
 from dibble.events import Events, Note
 from dibble.packages.apt import Apt, AptSettings
+from dibble.packages.apt_resolve import AptTransaction
 from dibble.packages.base import BootstrapRequest
 from dibble.sandbox.enter import run_in_namespace
 from dibble.sandbox.mounts import unmount_all
@@ -27,7 +28,6 @@ from dibble.store.places import open_store
 
 if TYPE_CHECKING:
     from dibble.events import Event
-    from dibble.packages.apt_resolve import AptTransaction
     from dibble.sandbox.process import Completed
     from dibble.store.places import Session, Store
 
@@ -86,19 +86,26 @@ class Driver:
         self.apt.configure(self._transaction)
         return names
 
+    def foresee(self, *requests: dict[str, Any]) -> list[dict[str, Any]]:
+        """What requests, one after another, will come to in this root, from the bootstrap's sources alone."""
+        found = [AptTransaction.from_json(json.loads(json.dumps(self._transaction.as_json())))]
+        for request in requests:
+            found.append(self.apt.foresee(found, **request))
+        return [transaction.as_json() for transaction in found[1:]]
+
     def sources(self, files: dict[str, str]) -> None:
         """From now on the target's own sources, after some of its files have been written."""
         for name, text in files.items():
             (self.root / name).write_text(text)
         self.apt.use_target_sources()
 
-    def install(self, names: list[str], removed: list[str] | None = None) -> dict[str, list[str]]:
+    def install(self, names: list[str], removed: list[str] | None = None) -> dict[str, Any]:
         return self._apply(self.apt.resolve(names, removed or []))
 
-    def upgrade(self) -> dict[str, list[str]]:
+    def upgrade(self) -> dict[str, Any]:
         return self._apply(self.apt.upgrade())
 
-    def _apply(self, transaction: AptTransaction) -> dict[str, list[str]]:
+    def _apply(self, transaction: AptTransaction) -> dict[str, Any]:
         before = len(self._notes.texts)
         self.apt.apply(transaction)
         return {
@@ -106,6 +113,7 @@ class Driver:
             "upgrade": [package.name for package in transaction.upgrade],
             "remove": list(transaction.remove),
             "notes": self._notes.texts[before:],
+            "all": transaction.as_json(),
         }
 
     def refused(self, verb: str, *arguments: Any) -> dict[str, str]:

@@ -169,6 +169,13 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
         "bootstrap": ["bootstrap", request()],
         "at first": ["compare", str(minimal), [*EXPLAINED, MARKS]],
         "lower": ["lower"],
+        "foreseen": [
+            "foresee",
+            {"install": list(INCLUDE)},
+            {"install": [DIVERTER]},
+            {"upgrade": True},
+            {"remove": [DIVERTER, "vim-tiny"]},
+        ],
         "sources": ["sources", settings],
         "natively": ["install", list(INCLUDE)],
         "in target": ["install", [DIVERTER]],
@@ -187,6 +194,7 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
     }
     values = dict(zip(steps, drive(person, *steps.values()), strict=True))
     assert values["at first"] == []
+    assert values["foreseen"] == [values[step]["all"] for step in ("natively", "in target", "upgrade", "remove")]
     assert set(INCLUDE) <= set(values["natively"]["install"])
     assert values["natively"]["notes"] == []
     assert values["in target"]["install"] == [DIVERTER]

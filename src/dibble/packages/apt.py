@@ -12,6 +12,7 @@ from dibble.errors import FetchError, PackageError, SignatureError
 from dibble.packages import apt_in_target
 from dibble.packages.apt_apply import essentials, place, reason_against, replace_lost, stages
 from dibble.packages.apt_failures import resolve_failure
+from dibble.packages.apt_foresee import installed_after, written
 from dibble.packages.apt_marks import STATES, marks_after, read_automatic, write_automatic
 from dibble.packages.apt_merge import MergedTree, needs_aliases
 from dibble.packages.apt_release import repository_state
@@ -127,6 +128,42 @@ class Apt:
             self._events.note(f"kept at their versions: {', '.join(kept)}", "warning")
         return self._parsed(output, ())
 
+    def foresee(
+        self,
+        earlier: Sequence[AptTransaction],
+        install: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        *,
+        upgrade: bool = False,
+    ) -> AptTransaction:
+        """What `resolve`, or `upgrade`, will come to when `earlier` have been carried out on an empty root.
+
+        No root is looked at; the sources are those last used or set. With the same sources, what comes later is exactly
+        this. Raises as `resolve`, and PackageError for a package file in the target.
+        """
+        if local := [word for word in install if word.startswith(("/", "./"))]:
+            raise PackageError(f"{local[0]} is a file in the target, which is not known before it is there")
+        state = self._state
+        if state is None:
+            raise PackageError("no sources are known yet", hint="bootstrap, or use the target's")
+        verb = "dist-upgrade" if upgrade else "install" if install else "remove"
+        asked = [] if upgrade else [*install, *(f"{name}-" if install else name for name in remove)]
+        with state.reading() as lists, written(earlier, lists, self._settings.arch, self._settings.state_dir) as files:
+            output = self._answer(state, verb, asked, *files)
+        installed = {key: package.version for key, package in installed_after(earlier).items()}
+        return parse_transaction(output, installed, install)
+
+    @property
+    def sources(self) -> SourceSet | None:
+        """The sources last used."""
+        return self._state.sources if self._state else None
+
+    def use_sources(self, sources: SourceSet) -> None:
+        """Take these sources, for `foresee`, and for later calls until `bootstrap` or `use_target_sources`."""
+        self._of_target = False
+        if self._state is None or self._state.sources.digest != sources.digest:
+            self._state = self._new_state(sources)
+
     def _parsed(self, output: str, asked: Sequence[str]) -> AptTransaction:
         installed = {(package.name, package.arch): package.version for package in self.installed()}
         # files in the target, in whose place the tools see another path than we
@@ -184,8 +221,11 @@ class Apt:
 
     def _ask(self, verb: str, asked: Sequence[str], status: Path | None) -> str:
         """Apt's answer to a request. Raises PackageError when it has none."""
-        state = self._current()
-        extended = self._settings.root / STATES if status else None
+        return self._answer(self._current(), verb, asked, status, self._settings.root / STATES if status else None)
+
+    def _answer(
+        self, state: AptState, verb: str, asked: Sequence[str], status: Path | None, extended: Path | None
+    ) -> str:
         with self._events.activity("resolve"):
             done = state.run(["apt-get", verb, *PRINT, *asked], status, extended)
         if done.status:

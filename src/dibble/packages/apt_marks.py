@@ -47,11 +47,16 @@ def write_automatic(root: Path, marks: Iterable[tuple[str, str]]) -> None:
     if not rows and not path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    texts = [Paragraph({"Package": name, "Architecture": arch, "Auto-Installed": "1"}).text() for name, arch in rows]
     new = path.with_name(path.name + ".new")
-    new.write_text("".join(f"{text}\n" for text in texts), "utf-8")
+    new.write_text(marks_text(rows), "utf-8")
     new.chmod(0o644)
     new.rename(path)
+
+
+def marks_text(marks: Iterable[tuple[str, str]]) -> str:
+    """The file that holds these marks."""
+    rows = [{"Package": name, "Architecture": arch, "Auto-Installed": "1"} for name, arch in sorted(marks)]
+    return "".join(f"{Paragraph(row).text()}\n" for row in rows)
 
 
 def _split(name: str, arch: str) -> tuple[str, str]:

@@ -8,8 +8,8 @@ the order of unpacking, with hash and size. For all of Debian, with warm caches,
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from dibble.errors import PackageError
@@ -54,6 +54,20 @@ class AptTransaction(Transaction):
 
     def __bool__(self) -> bool:
         return bool(self.install or self.upgrade or self.remove or self.local)
+
+    def as_json(self) -> dict[str, Any]:
+        """The transaction as plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> AptTransaction:
+        """What `as_json` gave. Raises PackageError for anything else."""
+        try:
+            install, upgrade = (tuple(_package_from(row) for row in data[kind]) for kind in ("install", "upgrade"))
+            remove, manual, local = (tuple(map(str, data[kind])) for kind in ("remove", "manual", "local"))
+            return cls(install, upgrade, remove, manual, bool(data["marks"]), local)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PackageError(f"this is not a transaction of packages: {error}") from error
 
 
 def variant_patterns(variant: str, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
@@ -105,6 +119,11 @@ def _package(match: re.Match[str]) -> Package:
             f"the index of {match['url']} has no sha256 for it", hint="such an archive is too old to be used safely"
         )
     return Package(name, version, arch, match["url"], digest, int(match["size"]))
+
+
+def _package_from(row: Mapping[str, Any]) -> Package:
+    texts = {name: str(row[name]) for name in ("name", "version", "arch", "url", "sha256")}
+    return Package(**texts, size=int(row["size"]))
 
 
 def _removed(output: str) -> list[str]:

@@ -122,10 +122,11 @@ class AptState:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[list[Path]]:
-        """The files of the lists; while the block runs, no other build changes them."""
+        """The files of the lists of these sources; while the block runs, no other build changes them."""
         self.refresh()
+        prefixes = tuple(list_name(uri, suite, "") for uri, suite in self.sources.places)
         with self._locked(fcntl.LOCK_SH):
-            yield sorted(path for path in self.lists.iterdir() if path.is_file() and path.name != "lock")
+            yield sorted(path for path in self.lists.iterdir() if path.is_file() and path.name.startswith(prefixes))
 
     def _run(self, argv: Sequence[str], status: Path | None, extended: Path | None) -> Completed:
         shown = self._toolbox.path
