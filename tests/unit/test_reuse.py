@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dibble.run.reuse import Trace, trace_from, trace_of, unaffected
 from dibble.sandbox.opened import Opened, opened_below
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 

@@ -1,9 +1,9 @@
 """Taking over the result of a costly step for a tree that differs only in what the step does not look at.
 
 Making the initramfs depends on the whole tree in principle, and on a small part of it in fact. What it opened is noted
-when it runs (`sandbox/opened.py`). For another tree the layers that the two trees do not share are gone through: as long
-as no path in them that differs was opened, stands in a directory that was listed, or is named by a script that was read,
-the result is the same and its layer serves for the new tree too.
+when it runs (`sandbox/opened.py`). For another tree the layers that the two trees do not share are gone through: as
+long as no path in them that differs was opened, stands in a directory that was listed, or is named by a script that was
+read, the result is the same and its layer serves for the new tree too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dibble.run.freeze import is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from dibble.sandbox.opened import Opened
 
