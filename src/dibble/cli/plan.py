@@ -25,15 +25,20 @@ if TYPE_CHECKING:
 @request_options("build")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--dot", "as_dot", is_flag=True, help="Print a graph for Graphviz (dot -Tsvg).")
+@click.option(
+    "--resolve/--no-resolve",
+    default=True,
+    help="Find out the packages of steps that would run; tools and package lists may have to be fetched for it.",
+)
 @click.option("--all", "show_all", is_flag=True, help="Name every package, and cached steps one by one.")
 @click.argument("words", nargs=-1, metavar="ELEMENT... | FILE.yaml")
-def plan(words: tuple[str, ...], as_json: bool, as_dot: bool, show_all: bool, **values: Any) -> int:
+def plan(words: tuple[str, ...], as_json: bool, as_dot: bool, resolve: bool, show_all: bool, **values: Any) -> int:
     """Show every step of a build in order: where it runs, its key, whether the cache has it and, if not, why.
 
     With the packages and their sizes, the disk and the outputs. Nothing is built.
     """
     request = request_of(words, settings_of(values, "build"), os.environ, arguments=own_arguments())
-    made = plan_for(request)
+    made = plan_for(request, resolve=resolve)
     if as_json:
         from dibble.plan.plan import plan_data
 
@@ -50,11 +55,19 @@ def plan(words: tuple[str, ...], as_json: bool, as_dot: bool, show_all: bool, **
     return 0
 
 
-def plan_for(request: Request) -> Plan:
-    """The plan with all that can be said before building."""
+def plan_for(request: Request, *, resolve: bool = True) -> Plan:
+    """The plan with all that can be said before building; with `resolve`, the packages of steps that will run."""
     from dibble.events import Events
     from dibble.run.planner import make_plan
     from dibble.run.prepare import prepare
 
     known = prepare(request, Events())
-    return make_plan(known, details=True).plan
+    plan = make_plan(known, details=True).plan
+    if not resolve or not plan.to_run:
+        return plan
+    from dibble.run.foresee import foreseen_or_reason
+
+    foreseen, reason = foreseen_or_reason(known, plan)
+    if reason:
+        click.echo(f"WARNING: what packages are needed cannot be told: {reason}", err=True)
+    return make_plan(known, details=True, foreseen=foreseen).plan

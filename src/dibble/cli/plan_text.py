@@ -29,7 +29,7 @@ def lines(plan: Plan, cwd: Path, *, show_all: bool = False) -> Iterator[str]:
     told: tuple[Reason, ...] = ()
     for planned in plan.steps:
         yield from _step_lines(planned, width, cwd, show_all, told)
-        told = planned.reasons if planned.status == "follows" else ()
+        told = planned.reasons
     for disk in plan.disks:
         yield ""
         yield from _disk_lines(disk)
@@ -41,7 +41,7 @@ def lines(plan: Plan, cwd: Path, *, show_all: bool = False) -> Iterator[str]:
 
 
 def _step_lines(planned: PlannedStep, width: int, cwd: Path, show_all: bool, told: tuple[Reason, ...]) -> Iterator[str]:
-    """`told` are the reasons of the step before, when that runs for an earlier one's sake: not told again."""
+    """`told` are the reasons of the step before, which are not told again."""
     step = planned.step
     mark = {"cached": "✓", "run": "→", "follows": "↳"}[planned.status]
     doubt = "" if planned.certain else "?"

@@ -164,6 +164,10 @@ class Apt:
         if self._state is None or self._state.sources.digest != sources.digest:
             self._state = self._new_state(sources)
 
+    def use_bootstrap_sources(self, request: BootstrapRequest) -> None:
+        """Take the sources that a bootstrap had, as `use_sources` does."""
+        self.use_sources(bootstrap_sources(request, self._toolbox.root or Path("/")))
+
     def _parsed(self, output: str, asked: Sequence[str]) -> AptTransaction:
         installed = {(package.name, package.arch): package.version for package in self.installed()}
         # files in the target, in whose place the tools see another path than we

@@ -55,6 +55,10 @@ class AptTransaction(Transaction):
     def __bool__(self) -> bool:
         return bool(self.install or self.upgrade or self.remove or self.local)
 
+    def choice(self) -> dict[str, Any]:
+        """What was asked for by name, and whether marks are kept."""
+        return {"manual": list(self.manual), "marks": self.marks}
+
     def as_json(self) -> dict[str, Any]:
         """The transaction as plain JSON data."""
         return asdict(self)

@@ -53,6 +53,10 @@ class Transaction:
     def downloads(self) -> tuple[Package, ...]:
         return self.install + self.upgrade
 
+    def choice(self) -> dict[str, Any]:
+        """What else a package manager keeps of a transaction, as plain JSON data."""
+        return {}
+
     def __bool__(self) -> bool:
         return bool(self.install or self.upgrade or self.remove)
 
@@ -69,6 +73,7 @@ def request_data(transaction: Transaction, verb: str, words: Sequence[str]) -> d
         "install": rows(transaction.install),
         "upgrade": rows(transaction.upgrade),
         "remove": list(transaction.remove),
+        **transaction.choice(),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dibble.elements.model import Element
     from dibble.events import Events
     from dibble.packages.apt import Apt
+    from dibble.packages.apt_resolve import AptTransaction
     from dibble.packages.base import Transaction
     from dibble.run.control import Call
     from dibble.sandbox.workspace import Workspace
@@ -56,6 +58,8 @@ class Engine:
         self.inputs: dict[tuple[str, str], Input] = {}
         self.requests: list[dict[str, Any]] = []
         """What the running step has asked for, with what it came to (`History.requests`)."""
+        self.rehearsal: list[tuple[str, list[str]]] | None = None
+        """While a step is only rehearsed: what it asks for."""
         self._verbs: dict[str, Callable[[Call], int]] = {
             "bootstrap": self._bootstrap,
             "install": self._install,
@@ -75,6 +79,8 @@ class Engine:
         self.requests = []
 
     def handle(self, call: Call) -> int:
+        if self.rehearsal is not None:
+            return self._rehearse(call, self.rehearsal)
         verb = self._verbs.get(call.verb)
         if verb is None:
             call.errors(f'dib-engine: unknown verb "{call.verb}"; known are: {", ".join(sorted(self._verbs))}')
@@ -88,41 +94,48 @@ class Engine:
         self._note(request_data(transaction, "install" if names else "remove", names or remove))
         self.apt.apply(transaction, on_line)
 
+    # --- before a build
+
+    def _rehearse(self, call: Call, asked: list[tuple[str, list[str]]]) -> int:
+        """Note what would change packages, without doing it; answer what only asks, as far as there is an answer."""
+        arguments = list(call.arguments)
+        if call.verb in ("bootstrap", "install", "remove", "upgrade"):
+            asked.append((call.verb, arguments))
+            return 0
+        if call.verb == "package-installs":
+            # The file with what all elements want is not there yet; the elements themselves are.
+            call = replace(call, arguments=tuple(word for word in arguments if not word.startswith("/")))
+        elif call.verb not in ("pkg-map", "svc-map"):
+            return 1
+        return self._verbs[call.verb](call)
+
+    def foreseen(
+        self, verb: str, words: Sequence[str], earlier: Sequence[AptTransaction], bootstrap: Sequence[str]
+    ) -> AptTransaction:
+        """What a request will come to after `earlier` ones, of which that with the words `bootstrap` began the root.
+
+        The repositories that it was resolved from are then in `inputs`.
+        """
+        if verb != "bootstrap" and bootstrap:
+            self.apt.use_bootstrap_sources(_bootstrap_request(bootstrap))
+        if verb == "bootstrap":
+            transaction = self.apt.bootstrap(_bootstrap_request(words))
+        elif verb == "upgrade":
+            transaction = self.apt.foresee(earlier, upgrade=True)
+        elif verb == "remove":
+            transaction = self.apt.foresee(earlier, (), words)
+        else:
+            transaction = self.apt.foresee(earlier, words)
+        self._note({})
+        return transaction
+
     # --- verbs
 
     def _line(self, text: str) -> None:
         self._events.send(OutputLine(text=text, step=self._step))
 
     def _bootstrap(self, call: Call) -> int:
-        parser = _Parser("dib-engine bootstrap", add_help=False)
-        parser.add_argument("kind", choices=["apt"])
-        parser.add_argument("--suite", required=True)
-        parser.add_argument("--arch", required=True)
-        parser.add_argument("--mirror", action="append", required=True)
-        parser.add_argument("--components", default="main")
-        parser.add_argument("--variant", default="minbase")
-        parser.add_argument("--include", default="")
-        parser.add_argument("--exclude", default="")
-        parser.add_argument("--keyring", action="append", default=[])
-        parser.add_argument("--source", action="append", default=[])
-        parser.add_argument("--unsigned", action="store_true")
-        options = parser.parse_args(list(call.arguments))
-
-        def words(text: str) -> tuple[str, ...]:
-            return tuple(word for word in text.replace(",", " ").split() if word)
-
-        request = BootstrapRequest(
-            suite=options.suite,
-            arch=options.arch,
-            mirrors=tuple(options.mirror),
-            components=words(options.components),
-            variant=options.variant or "minbase",
-            include=words(options.include),
-            exclude=words(options.exclude),
-            keyrings=tuple(Path(name) for name in options.keyring),
-            unsigned=options.unsigned,
-            sources=tuple(options.source),
-        )
+        request = _bootstrap_request(call.arguments)
         transaction = self.apt.bootstrap(request)
         self._note(request_data(transaction, "bootstrap", call.arguments))
         self.apt.fetch(transaction)
@@ -132,7 +145,7 @@ class Engine:
             self.apt.configure(transaction)
         finally:
             self._workspace.unmount_target()
-        call.output(f"{len(transaction.install)} packages of {options.suite} are in place")
+        call.output(f"{len(transaction.install)} packages of {request.suite} are in place")
         return 0
 
     def _install(self, call: Call) -> int:
@@ -222,3 +235,36 @@ class Engine:
         self.requests.append(request)
         for state in self.apt.repositories():
             self.inputs[state.uri, state.suite] = Input("apt", f"{state.uri} {state.suite}", state.sha256)
+
+
+def _bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
+    """`bootstrap apt --suite …` as a request. Raises UsageError."""
+    parser = _Parser("dib-engine bootstrap", add_help=False)
+    parser.add_argument("kind", choices=["apt"])
+    parser.add_argument("--suite", required=True)
+    parser.add_argument("--arch", required=True)
+    parser.add_argument("--mirror", action="append", required=True)
+    parser.add_argument("--components", default="main")
+    parser.add_argument("--variant", default="minbase")
+    parser.add_argument("--include", default="")
+    parser.add_argument("--exclude", default="")
+    parser.add_argument("--keyring", action="append", default=[])
+    parser.add_argument("--source", action="append", default=[])
+    parser.add_argument("--unsigned", action="store_true")
+    options = parser.parse_args(list(words))
+
+    def listed(text: str) -> tuple[str, ...]:
+        return tuple(word for word in text.replace(",", " ").split() if word)
+
+    return BootstrapRequest(
+        suite=options.suite,
+        arch=options.arch,
+        mirrors=tuple(options.mirror),
+        components=listed(options.components),
+        variant=options.variant or "minbase",
+        include=listed(options.include),
+        exclude=listed(options.exclude),
+        keyrings=tuple(Path(name) for name in options.keyring),
+        unsigned=options.unsigned,
+        sources=tuple(options.source),
+    )

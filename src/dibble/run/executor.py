@@ -26,7 +26,7 @@ from dibble.run.reuse import trace_from, trace_of, unaffected
 from dibble.run.state import RESOLV_CONF, State
 from dibble.sandbox.mounts import unmount_all
 from dibble.sandbox.opened import opened_below
-from dibble.sandbox.workspace import CHANNEL, Workspace, end_leftovers
+from dibble.sandbox.workspace import BUILD_DIRECTORY, CHANNEL, Workspace, end_leftovers
 from dibble.store.facts import Facts
 from dibble.store.layers import SCHEMA, History, Record
 from dibble.store.places import remove_tree
@@ -154,6 +154,26 @@ class Executor:
             self._facts.put(trace.data(), TRACE_FACT, record.id)
         self._events.send(StepFinished(step=step.id, seconds=time.time() - began, bytes=record.bytes))
         return state.after(record)
+
+    def rehearse(self, step: Step, state: State) -> list[tuple[str, list[str]]]:
+        """What a script asks of the package engine, found out by running it in the tools view without carrying it out.
+
+        Meant for scripts that do nothing else of note; what it writes is thrown away, its failure is no fault.
+        """
+        self._workspace.mount_tree([self._base])
+        asked: list[tuple[str, list[str]]] = []
+        self.engine.begin(step.id, inside=False)
+        self.engine.rehearsal = asked
+        try:
+            commands = f"{BUILD_DIRECTORY}/hooks/bin"  # where a target has them in its own PATH
+            self._hooks.run(replace(step, where="outside"), environment_files(state.manifest), commands=commands)
+        except HookFailed:
+            self._channel.failure()  # it has missed what is not there; what it asked for until then counts
+        finally:
+            self.engine.rehearsal = None
+            end_leftovers(set())
+            self._workspace.unmount_tree()
+        return asked
 
     # --- a result that serves another tree
 

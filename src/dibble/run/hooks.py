@@ -50,9 +50,14 @@ class HookRunner:
     def prepare(self) -> None:
         (self._channel / "bash-env").write_text(_BASH_ENV)
 
-    def run(self, step: Step, environment_files: Sequence[str]) -> None:
-        """Run a script; raises HookFailed with its status, line and last output."""
+    def run(self, step: Step, environment_files: Sequence[str], *, commands: str = "") -> None:
+        """Run a script; raises HookFailed with its status, line and last output.
+
+        `commands` is a directory that PATH begins with, besides our own.
+        """
         env = self._phase_environment(step, environment_files)
+        if commands:
+            env = {**env, "PATH": f"{commands}:{env['PATH']}"}
         (self._channel / "failed-at").write_text("")
         (self._channel / "failed-at").chmod(0o666)
         last: deque[str] = deque(maxlen=LINES_KEPT)
