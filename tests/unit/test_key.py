@@ -163,13 +163,13 @@ def test_a_file_named_by_a_variable_or_below_home_counts_by_content(tmp_path: Pa
     named = tmp_path / "sources.list"
     named.write_text("one")
     (tmp_path / "id.pub").write_text("key")
-    environment = {"DIB_APT_SOURCES": str(named), "HOME": str(tmp_path)}
-    before = named_files(environment, [b"cat ~/id.pub"])
+    variables, home = {"DIB_APT_SOURCES": str(named)}, str(tmp_path)
+    before = named_files(variables, home, [b"cat ~/id.pub"])
     assert set(before) == {str(named), str(tmp_path / "id.pub")}
     named.write_text("two")
-    middle = named_files(environment, [b"cat ~/id.pub"])
+    middle = named_files(variables, home, [b"cat ~/id.pub"])
     (tmp_path / "id.pub").write_text("other")
-    after = named_files(environment, [b"cat ~/id.pub"])
+    after = named_files(variables, home, [b"cat ~/id.pub"])
     assert len({tuple(found.values()) for found in (before, middle, after)}) == 3
 
 
@@ -205,6 +205,20 @@ def test_a_variable_is_named_by_its_whole_name_only() -> None:
 
 def test_the_files_right_in_a_directory_that_a_variable_of_dib_names_count(tmp_path: Path) -> None:
     (tmp_path / "key.asc").write_text("one")
-    before = named_files({"DIB_ADD_APT_KEYS": str(tmp_path)}, ())
+    before = named_files({"DIB_ADD_APT_KEYS": str(tmp_path)}, "", ())
     (tmp_path / "key.asc").write_text("two")
-    assert named_files({"DIB_ADD_APT_KEYS": str(tmp_path)}, ()) != before
+    assert named_files({"DIB_ADD_APT_KEYS": str(tmp_path)}, "", ()) != before
+
+
+def test_a_path_of_the_image_in_a_descriptive_variable_is_no_host_file() -> None:
+    """DIB_MOUNTPOINTS is `/` for most images: the files in the host's root are not meant."""
+    step = Step("install.d/10-tool", "install.d", "inside", script="10-tool")
+    found = key_of(
+        step,
+        tree="t",
+        manifest=MappingProxyType(FILES),
+        environment={"DIB_MOUNTPOINTS": "/"},
+        read=lambda name: TEXTS.get(name, b""),
+        constants={},
+    )
+    assert not [part for part in found.parts if part.startswith("host file")]

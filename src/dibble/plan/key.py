@@ -111,7 +111,7 @@ def key_of(
             texts += element_files.values()
         counted = _counted(environment, texts)
         parts.update({f"variable {name}": value for name, value in counted.items()})
-        host_files = named_files(environment, texts if step.where == "outside" else ())
+        host_files = named_files(counted, environment.get("HOME", ""), texts if step.where == "outside" else ())
         parts.update({f"host file {path}": mark for path, mark in host_files.items()})
     return Key(digest(f"{name}={value}" for name, value in sorted(parts.items())), parts)
 
@@ -160,21 +160,20 @@ def _home_files(text: bytes) -> tuple[str, ...]:
     return tuple(os.fsdecode(match.group(1)) for match in _HOME_FILE.finditer(text))
 
 
-def named_files(environment: Mapping[str, str], texts: Iterable[bytes]) -> dict[str, str]:
+def named_files(variables: Mapping[str, str], home: str, texts: Iterable[bytes]) -> dict[str, str]:
     """Content digests of the host files that a variable's value or a script's `~/…` names, by path.
 
     Outside scripts may read the caller's files; those that they name plainly belong to the key. A directory in a
     variable of DIB's (`DIB_ADD_APT_KEYS`) counts with the files right in it.
     """
     paths = set()
-    for name, value in environment.items():
-        if name not in VOLATILE and value.startswith(("/", "file:///")):
+    for name, value in variables.items():
+        if value.startswith(("/", "file:///")):
             path = value.removeprefix("file://")
             paths.add(path)
             if name.startswith("DIB_") and os.path.isdir(path):  # noqa: PTH112 - text throughout
                 with contextlib.suppress(OSError):
                     paths.update(entry.path for entry in os.scandir(path))
-    home = environment.get("HOME", "")
     for text in texts:
         paths.update(home + path for path in _home_files(text))
     found = {}

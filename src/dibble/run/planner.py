@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from dibble.events import Events
 from dibble.plan.explain import Reason, Sources, different, nearest, reasons
 from dibble.plan.key import shown_parts
 from dibble.plan.manifest import content_of, digest
@@ -49,6 +50,7 @@ def make_plan(build: Build, *, details: bool = False, foreseen: Foreseen | None 
     steps that will run. Takes some 0.1 s for 40 steps.
     """
     walk = build.walk()
+    walk.events = Events()  # what is only planned is not told as done
     foresight = _Foresight(build, walk, details, foreseen or {})
     walk.on_cached = foresight.cached
     state = walk.go(State(manifest=build.manifest), foresight.missing, pending=bool(build.request.packages))
@@ -266,9 +268,12 @@ def _disks(build: Build, state: State) -> tuple[PlannedDisk, ...]:
     elements = [element.name for element in build.elements.elements]
     exact = facts.get("content", state.tree)
     known = exact or facts.get("content-of", build.request.arch, *elements)
+    fixed = all(image.size or build.defaults.image_size_bytes for image in build.graph.images)
     layout = None
     if known:
         layout = layout_of(build.graph, ContentSize(known["allocated"], known["files"]), build.defaults)
+    elif fixed:
+        layout = layout_of(build.graph, ContentSize({}, {}), build.defaults)
     graph = build.graph
     mounts = {mount.base: mount.point for mount in graph.mounts}
     systems = {filesystem.base: filesystem for filesystem in graph.filesystems}
@@ -294,5 +299,9 @@ def _disks(build: Build, state: State) -> tuple[PlannedDisk, ...]:
                 )
             )
         size = layout.image_sizes[image.name] if layout else image.size or build.defaults.image_size_bytes
-        disks.append(PlannedDisk(image.name, table.label if table else "none", size, tuple(parts), estimated=not exact))
+        disks.append(
+            PlannedDisk(
+                image.name, table.label if table else "none", size, tuple(parts), estimated=not (exact or fixed)
+            )
+        )
     return tuple(disks)
