@@ -157,7 +157,7 @@ def test_the_graph_of_a_plan_has_every_step_and_output(elements: SmallElements) 
 def test_the_plan_for_people_draws_the_disk(elements: SmallElements) -> None:
     config = "-t", "raw,tar", "web"
     disk = """
-- local_loop: {name: image0, size: 64MiB}
+- local_loop: {name: image0, size: 256MiB}
 - partitioning:
     base: image0
     label: mbr
@@ -166,7 +166,7 @@ def test_the_plan_for_people_draws_the_disk(elements: SmallElements) -> None:
       - {name: root, size: 100%, flags: [boot, primary], mkfs: {mount: {mount_point: /}}}
 """
     text = elements.run("plan", "-n", *config, DIB_BLOCK_DEVICE_CONFIG=disk).stdout
-    assert "disk image0: 67 MB, mbr" in text
+    assert "disk image0: 268 MB, mbr" in text
     assert re.search(r"│ +boot +│ +root +│", text), text
     assert "on /boot" in text
 
