@@ -73,7 +73,7 @@ def test_a_package_becomes_root_control_and_list(tmp_path: Path, suffix: str, ta
         File("./usr/link", kind="2", link="../somewhere/else", mtime=1_400_000_000),
     ]
     out = unpacked(tmp_path, deb_of(files, suffix, tar_format))
-    assert sorted(path.name for path in out.iterdir()) == ["control", "list", "root"]
+    assert sorted(path.name for path in out.iterdir()) == ["contents", "control", "list", "root"]
     assert (out / "list").read_text() == "/.\n/usr\n/usr/a\n/usr/odd\n/usr/empty\n/usr/link\n"
     assert (out / "control/control").read_text().startswith("Package: x\n")
     usr = out / "root/usr"

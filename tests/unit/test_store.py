@@ -41,8 +41,9 @@ def test_a_kept_layer_is_found_by_its_key_with_all_its_fields(tmp_path: Path) ->
         (upper / "file").write_text("x")
         exports = session.path / "exports"
         exports.mkdir()
+        (exports / "vmlinuz").write_text("v")
         layers.keep(kept, [upper], exports, session.path)
-    assert layers.candidates("k") == [kept]
+    assert layers.candidates("k") == [dataclasses.replace(kept, names=("0/file", "exports/vmlinuz"))]
     assert (layers.path(kept.stack[0]) / "file").read_text() == "x"
     assert list(store.tmp.iterdir()) == []
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from dibble.errors import DibbleError
+from dibble.errors import DibbleError, HostError
 from dibble.recipe.load import cache_dir
 from dibble.sandbox.idmap import NEEDED, read_ranges, user_name
 
@@ -166,12 +166,27 @@ def namespaces(machine: Machine) -> Finding:
 
 
 def overlay(machine: Machine) -> Finding:
-    """Really mounts an overlay whose upper directory is in the cache."""
-    from dibble.sandbox.enter import run_in_namespace
-    from dibble.sandbox.mounts import overlay as mount_overlay
+    """Really mounts an overlay whose upper directory is in the cache, or else where builds would then keep layers."""
+    from dibble.store.condition import place_instead
 
     name = "overlay in the cache"
-    place = _existing(cache_dir(machine.environ))
+    cache = cache_dir(machine.environ)
+    place = _existing(cache)
+    refused = _overlay_refusal(place)
+    if refused is None:
+        return Finding(name, "ok", f"works in {place}")
+    mend = "put the cache on ext4, xfs, btrfs or tmpfs with DIB_IMAGE_CACHE"
+    if isinstance(refused, HostError) and refused.hint:
+        mend = refused.hint
+    instead = place_instead(cache)
+    if _overlay_refusal(_existing(instead)) is None:
+        return Finding(name, "advice", f"{place}: {_reason(refused)}; builds keep layers in {instead} instead", mend)
+    return Finding(name, "missing", f"{place}: {_reason(refused)}", mend)
+
+
+def _overlay_refusal(place: Path) -> Exception | None:
+    from dibble.sandbox.enter import run_in_namespace
+    from dibble.sandbox.mounts import overlay as mount_overlay
 
     def try_it() -> None:
         with tempfile.TemporaryDirectory(dir=place, prefix=".dibble-doctor-") as directory:
@@ -191,16 +206,15 @@ def overlay(machine: Machine) -> Finding:
 
     try:
         run_in_namespace(try_it)
-    except DibbleError as error:
-        return Finding(name, "missing", error.message, error.hint)
-    except OSError as error:
-        return Finding(
-            name,
-            "missing",
-            f"{place}: {error.strerror}",
-            "put the cache on ext4, xfs, btrfs or tmpfs with DIB_IMAGE_CACHE",
-        )
-    return Finding(name, "ok", f"works in {place}")
+    except (DibbleError, OSError) as error:
+        return error
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, DibbleError):
+        return error.message
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def cache_space(machine: Machine) -> Finding:
@@ -219,6 +233,41 @@ def cache_space(machine: Machine) -> Finding:
             "free space there, or set DIB_IMAGE_CACHE to a directory on a larger disk",
         )
     return Finding(name, "ok", detail)
+
+
+def cache_condition(machine: Machine) -> Finding:
+    """Whether the cache can be used as it is; where it cannot, builds use another one (`store.condition`)."""
+    from dibble.store.condition import place_instead, problem_of
+
+    name = "condition of the cache"
+    cache = cache_dir(machine.environ)
+    problem = problem_of(cache)
+    if not problem:
+        return Finding(name, "ok", "ours, and of this version" if cache.is_dir() else "not there yet")
+    return Finding(
+        name,
+        "advice",
+        f"{problem}; builds use {place_instead(cache)} instead",
+        "give a directory of your own with DIB_IMAGE_CACHE",
+    )
+
+
+def hard_links(machine: Machine) -> Finding:
+    """Really makes a hard link in the cache."""
+    name = "hard links in the cache"
+    place = _existing(cache_dir(machine.environ))
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".dibble-doctor-") as directory:
+            Path(directory, "one").touch()
+            os.link(Path(directory, "one"), Path(directory, "two"))
+    except OSError as error:
+        return Finding(
+            name,
+            "advice",
+            f"{place}: {error.strerror}; packages are copied, which takes more time and room",
+            "put the cache on ext4, xfs, btrfs or tmpfs with DIB_IMAGE_CACHE",
+        )
+    return Finding(name, "ok", f"work in {place}")
 
 
 def mirror(machine: Machine) -> Finding:
@@ -291,6 +340,8 @@ CHECKS: tuple[Callable[[Machine], Finding], ...] = (
     namespaces,
     overlay,
     cache_space,
+    cache_condition,
+    hard_links,
     mirror,
     kvm,
     tools_tree,

@@ -43,7 +43,7 @@ from dibble.packages.dpkg_initramfs import command as initramfs_command
 from dibble.packages.dpkg_scan import is_risky
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dibble.events import Events
     from dibble.packages.apt_sources import SourceSet
@@ -66,6 +66,8 @@ class AptSettings:
     max_age_s: int = 3600
     epoch: int | None = None
     """For maintainer scripts, as SOURCE_DATE_EPOCH: useradd(8) and others write the day into files."""
+    use: Callable[[Iterable[str]], None] = lambda digests: None
+    """Told the sha256 of packages before they are looked for, so that nobody removes them (`Store.use_packages`)."""
 
 
 class Apt:
@@ -245,6 +247,7 @@ class Apt:
         from dibble.packages.fetch import fetch_all
         from dibble.packages.unpack.deb import unpack_all
 
+        self._settings.use(package.sha256 for package in transaction.downloads)
         missing = [package for package in transaction.downloads if not self._entry(package).exists()]
         if not missing:
             return

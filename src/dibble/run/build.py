@@ -23,6 +23,7 @@ from dibble.run.planner import make_plan
 from dibble.run.prepare import CATALOGUE, prepare
 from dibble.run.state import State
 from dibble.sandbox.mounts import unmount_all_below
+from dibble.store.condition import settled
 from dibble.store.facts import BuildLog
 from dibble.store.layers import LayerStore, OutputStore
 
@@ -148,6 +149,7 @@ def _run(known: Build, plan: Plan) -> BuildResult:
     """Inside the namespaces: run what is missing, then write the outputs."""
     with contextlib.ExitStack() as stack:
         stack.callback(known.events.close)  # displays that began in this process end in it, also when the build fails
+        known.store = settled(known.store, lambda text: known.events.note(text, "warning"))
         known.store.sweep()
         session = stack.enter_context(known.store.session())
         stack.callback(unmount_all_below, session.path)
@@ -231,6 +233,7 @@ def open_executor(plan: Build, workspace: Workspace) -> Executor:
         offline=plan.request.offline,
         max_age_s=plan.request.max_age_s,
         epoch=plan.epoch,
+        use=plan.store.use_packages,
     )
     return Executor(
         request=plan.request,

@@ -261,12 +261,13 @@ class Executor:
     def _put_packages_below(self, transaction: Transaction, merge: Callable[[Path], None]) -> None:
         """Freeze what the running step has written so far, and go on over it with a layer of merged packages."""
         name = digest(sorted(f"{p.name} {p.arch} {p.sha256}" for p in transaction.install))[:40]
-        entry = self._layers.packages_entry(name)
-        if entry is None:
-            made = self._workspace.new_directory("packages")
-            (made / "mnt").mkdir()
-            merge(made / "mnt")
-            entry = self._layers.keep_packages(name, made)
+        with self._layers.making_packages(name):
+            entry = self._layers.packages_entry(name)
+            if entry is None:
+                made = self._workspace.new_directory("packages")
+                (made / "mnt").mkdir()
+                merge(made / "mnt")
+                entry = self._layers.keep_packages(name, made, [package.sha256 for package in transaction.install])
         unmount_all(self._workspace.build_dir)
         packages = self._layers.path(entry)
         self._lowers = [packages, self._uppers[-1][1], *self._lowers]

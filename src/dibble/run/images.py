@@ -71,7 +71,7 @@ def _keep_outputs(plan: Build, session: Session, files: list[Path], state: State
         if store.find(key) is None:
             own = {f"output{path.name[len(stem) :]}": path for path in files if path.suffix == f".{name}"}
             if own:
-                store.keep(key, own, session.path)
+                store.keep(key, own, session.path, tree=state.tree)
 
 
 def place_exports(plan: Build, state: State) -> None:

@@ -63,7 +63,7 @@ class Build:
     def walk(self) -> Walk:
         request = self.request
         return Walk(
-            layers=LayerStore(self.store),
+            layers=LayerStore(self.store, lambda text: self.events.note(text, "warning")),
             environment=self.environment,
             late=self.late,
             constants={"arch": request.arch, "tools": self.tools_identity, "epoch": str(self.epoch)},
@@ -113,7 +113,7 @@ def prepare(request: Request, events: Events) -> Build:
     directory = (request.cwd / request.name).parent
     if not directory.is_dir():
         raise OutputError(f"the directory {directory} for the image does not exist", hint=f"mkdir -p {directory}")
-    store = open_store(request.cache_dir)
+    store = open_store(request.cache_dir, lambda text: events.note(text, "warning"))
     elements = element_set(
         request.elements,
         request.element_path,

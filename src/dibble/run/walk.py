@@ -68,7 +68,7 @@ class Walk:
         key = self.key(step, state)
         record = self.find(step, key)
         if record is None and not alone:
-            with self.layers.making(key.value, lambda who: self._tell_waiting(step, who)):
+            with self.layers.making(key.value, lambda who: self._tell_waiting(step, str(who))):
                 record = self.find(step, key)  # another build may just have made it
                 if record is None:
                     return self._run(step, key, state, run)

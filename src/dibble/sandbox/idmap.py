@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 from dataclasses import dataclass
@@ -53,9 +54,11 @@ def read_ranges(file: Path, uid: int) -> list[tuple[int, int]]:
     return found
 
 
+@functools.cache
 def maps_for_current_user() -> IdMaps:
     """The identity for root, one's own id and the subordinate ones for an ordinary user.
 
+    Found out once: inside a namespace that this process entered it still says what stands for what outside.
     Raises HostError, with the command that adds them, when there are fewer than 65536 ids.
     """
     if os.getuid() == 0:

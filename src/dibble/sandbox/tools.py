@@ -16,6 +16,7 @@ from dibble.errors import FileGone, HostError
 from dibble.packages.base import Download
 from dibble.sandbox import tools_merge
 from dibble.sandbox.tools_lock import CORE, GROUPS, SUITE, ToolsLock, lock_path, parse_lock, read_lock, resolve
+from dibble.store.contents import seal
 from dibble.store.places import disk_full, open_store, write_whole
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class ToolsTree:
         """
         names = [*(name for name in dict.fromkeys(reversed(groups)) if name != CORE), CORE]
         lock = self._lock()
+        for name in names:
+            self._store.use(f"tools/{_directory_name(lock, name)}")
         if any(not self._directory(lock, name).exists() for name in names):
             try:
                 self._make_all(lock, names)
@@ -152,6 +155,7 @@ class ToolsTree:
             Download(tuple(f"{root}/{package.path}" for root in roots), package.sha256, package.size, package.name)
             for package in packages
         ]
+        self._store.use_packages(package.sha256 for package in packages)
         blobs = fetch_all(downloads, self._store.blobs, self._events, offline=self._offline)
         unpacked = unpack_all(blobs, self._store.packages, self._events)
         for name in missing:
@@ -170,6 +174,7 @@ class ToolsTree:
                     tools_merge.merge([package / "root" for package in packages], new / "fs")
                     if group == CORE:
                         tools_merge.finish(new / "fs")
+                    seal(new, linked=True)
                     new.rename(place)
                 except OSError as error:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):

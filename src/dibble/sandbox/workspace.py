@@ -117,7 +117,8 @@ def tools_view(store: Store, session: Session, lowers: Sequence[Path], identity:
             if target.is_symlink():
                 target.unlink()
             target.write_bytes(content)
-    mounts.bind_at(store.root, view)
+    for root in store.roots:
+        mounts.bind_at(root, view)
     return ViewToolbox(view, identity, {**TOOL_ENVIRONMENT, **proxies(os.environ)})
 
 
@@ -220,7 +221,8 @@ class Workspace:
 
     def show_store(self) -> None:
         """The store at its own path, again after something was mounted above it."""
-        mounts.bind_at(self.session.store.root, self.view)
+        for root in self.session.store.roots:
+            mounts.bind_at(root, self.view)
 
     def unmount_target(self) -> None:
         """Take away what was mounted in the target, and the mount point of the hooks."""

@@ -15,18 +15,25 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dibble.errors import StoreError
-from dibble.store.places import Store, disk_full, remove_tree, write_whole
+from dibble.store.contents import seal
+from dibble.store.places import ASIDE, Store, remove_tree, store_error, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
-SCHEMA = 3
+    from dibble.store.locks import Holder
+
+SCHEMA = 4
 """Of records; it is part of every layer's name, so that a layer of another version is never in the way."""
+OF_STEP = "step-"
+"""Begins the names in `keys/` that stand for a step rather than a key."""
+PACKAGES = "pkg-"
+"""Begins the names of layers that hold a merged set of packages."""
 _CANDIDATES_KEPT = 4
 _TEXT_LIMIT = 64 << 10  # bytes; larger files are data rather than scripts
 _HISTORY_KEPT = 16  # layers of one step, of all images together, that a new key is compared with
@@ -49,7 +56,8 @@ class Record:
     `@` stands for one that a run provides. `tree` and `tree_before` are the identities of the target tree after the
     step and before it, `hooks` what it changed in the hooks tree (path → content digest, None for removed).
     `network` names the servers that the step reached, `inputs` those of them whose state is checked.
-    Sizes are bytes, times seconds since 1970.
+    `names` are those at the top of the layer's directories (`0/mnt`), by which a later build sees at a glance that it
+    is whole. Sizes are bytes, times seconds since 1970.
     """
 
     id: str
@@ -68,6 +76,7 @@ class Record:
     seconds: float = 0.0
     bytes: int = 0
     made: float = 0.0
+    names: tuple[str, ...] = ()
     schema: int = SCHEMA
 
 
@@ -83,36 +92,59 @@ class History:
 NO_HISTORY = History()
 
 
-class LayerStore:
-    """Finds and keeps layers."""
+class Damaged(Exception):
+    """An entry is not what was put into the store; the text continues a sentence about it."""
 
-    def __init__(self, store: Store) -> None:
+
+class LayerStore:
+    """Finds and keeps layers. `warn` is told of each damaged one, which is then put aside so that it is made anew."""
+
+    def __init__(self, store: Store, warn: Callable[[str], None] = lambda text: None) -> None:
         self._store = store
+        self._warn = warn
 
     def path(self, name: str) -> Path:
         """The directory of a stack entry."""
         return self._store.layers / name
 
+    def making(
+        self, key: str, on_wait: Callable[[Holder], None] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Be the only one who makes the layer of `key`; look again inside the block, another may have made it.
+
+        `on_wait` is told once who is at it, when it has to wait.
+        """
+        return self._store.locked(f"step-{key}", on_wait)
+
+    def making_packages(
+        self, digest: str, on_wait: Callable[[Holder], None] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Be the only one who merges this set of packages; look again inside the block. Taken inside `making`."""
+        return self._store.locked(f"pkg-{digest}", on_wait)
+
     def candidates(self, key: str) -> list[Record]:
-        """The usable records for a key, the newest first. A record whose layers are gone does not count."""
+        """The usable records for a key, the newest first; from now on they are in use by this process.
+
+        A record whose layers are gone or damaged does not count. Looks at names only, never into trees.
+        """
         found = []
         for name in self._ids(key):
-            record = self.read(name)
-            if record and all(self.path(entry).is_dir() for entry in record.stack if not entry.startswith("@")):
-                found.append(record)
+            self._store.use(f"layers/{name}")
+            try:
+                record = self._whole(name)
+            except Damaged as damage:
+                self._put_aside(key, name, str(damage))
+            else:
+                if record is not None:
+                    found.append(record)
         return found
 
     def read(self, layer: str) -> Record | None:
+        """The record of a layer; None when there is none, or none that this version of dibble can read."""
         try:
-            data: Any = json.loads((self._store.layers / layer / "record.json").read_text())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return self._read(layer)
+        except Damaged:
             return None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA or set(data) != {f.name for f in fields(Record)}:
-            return None
-        data["inputs"] = tuple(Input(**entry) for entry in data["inputs"])
-        for name in ("stack", "exports", "network", "marks"):
-            data[name] = tuple(data[name])
-        return Record(**data)
 
     def history(self, layer: str) -> History:
         """What is known of how a layer came about; empty for one that tells nothing."""
@@ -124,8 +156,87 @@ class LayerStore:
 
     def of_step(self, step: str) -> list[Record]:
         """The last layers that steps of this id left, in whatever image, the newest first."""
-        records = (self.read(name) for name in self._ids(_step_key(step)))
-        return [record for record in records if record is not None]
+        found = []
+        for name in self._ids(step_key(step)):
+            self._store.uses.hold(f"layers/{name}")
+            if (record := self.read(name)) is not None:
+                for owner in others(record):
+                    self._store.uses.hold(f"layers/{owner}")
+                found.append(record)
+        return found
+
+    def check(self, layer: str) -> None:
+        """Raises Damaged when a layer is not whole at a glance."""
+        self._whole(layer)
+
+    def _ids(self, key: str) -> list[str]:
+        try:
+            ids = json.loads((self._store.keys / key).read_text("utf-8"))
+            if isinstance(ids, list) and all(isinstance(name, str) and _is_name(name) for name in ids):
+                return ids
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError):
+            pass
+        self._warn(f"the cache's list of layers {self._store.keys / key} is damaged and begun anew")
+        with contextlib.suppress(OSError):
+            (self._store.keys / key).unlink()
+        return []
+
+    def _read(self, layer: str) -> Record | None:
+        try:
+            data: Any = json.loads((self._store.layers / layer / "record.json").read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise Damaged("is gone" if not self.path(layer).exists() else "has no record.json") from None
+        except (OSError, ValueError) as error:
+            raise Damaged(f"has a record.json that cannot be read ({error})") from None
+        if isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] != SCHEMA:
+            return None  # of another version of dibble; nothing is wrong with it
+        if not isinstance(data, dict) or set(data) != {f.name for f in fields(Record)}:
+            raise Damaged("has a record.json without the fields that it must have")
+        try:
+            data["inputs"] = tuple(Input(**entry) for entry in data["inputs"])
+            for name in ("stack", "exports", "network", "marks", "names"):
+                data[name] = tuple(data[name])
+        except TypeError:
+            raise Damaged("has a record.json with fields of the wrong kind") from None
+        return Record(**data)
+
+    def _whole(self, layer: str) -> Record | None:
+        """The record of a layer that is there with all its top names. Raises Damaged."""
+        record = self._read(layer)
+        if record is None:
+            return None
+        if record.id != layer:
+            raise Damaged(f"has the record of another layer, {record.id}")
+        missing = set(record.names).difference(top_names(self.path(layer)))
+        if missing:
+            raise Damaged(f"has lost {', '.join(sorted(missing))}")
+        for owner in others(record):
+            self._store.use(f"layers/{owner}")
+        for entry in record.stack:
+            if entry.startswith(PACKAGES):
+                if not self._has_packages(entry):
+                    raise Damaged(f"has lost its set of packages {entry}")
+            elif not entry.startswith("@") and not self.path(entry).is_dir():
+                raise Damaged(f"has lost {entry}")
+        return record
+
+    def _has_packages(self, entry: str) -> bool:
+        try:
+            with os.scandir(self.path(entry) / "mnt") as names:
+                return next(names, None) is not None
+        except OSError:
+            return False
+
+    def _put_aside(self, key: str, layer: str, damage: str) -> None:
+        """Say that a layer is damaged, forget it and take it out of the way."""
+        self._warn(f"the layer {layer} in the cache {damage}; its step is run again")
+        # On a store that cannot be written it stays.
+        with contextlib.suppress(OSError, StoreError), self._store.locked("keys"):
+            if self._is_damaged(self._store.layers / layer):  # nobody has made it anew meanwhile
+                self._forget(key, layer)
+                put_aside(self._store, self._store.layers / layer)
 
     def keep(
         self,
@@ -138,8 +249,10 @@ class LayerStore:
         """Move a step's upper directories (topmost first) and its exports into the store, under the record's id.
 
         The directories must be on the store's file system. When the same layer exists already, ours is dropped.
+        Raises StoreError; nothing half-made stands in the store then.
         """
         aside = session / f"keep-{record.id}"
+        self._store.use(f"layers/{record.id}")
         try:
             aside.mkdir()
             for number, upper in enumerate(uppers):
@@ -149,27 +262,43 @@ class LayerStore:
             (aside / "history.json").write_text(
                 json.dumps({"parts": dict(history.parts), "requests": history.requests})
             )
-            (aside / "record.json").write_text(json.dumps(asdict(record)))
-            self._place(aside, self._store.layers / record.id)
-            self._remember(record)
+            whole = replace(record, names=top_names(aside))
+            (aside / "record.json").write_text(json.dumps(asdict(whole)), "utf-8")
+            seal(aside)
+            with self._store.locked("keys"):
+                self._place(aside, self._store.layers / record.id)
+                self._remember(record)
+            remove_tree(aside)
         except OSError as error:
-            raise disk_full(error, self._store.root) from error
+            raise store_error(error, self._store.root) from error
 
-    def keep_packages(self, digest: str, made: Path) -> str:
-        """Move a merged set of packages (the content of one lower directory) into the store; returns its entry."""
-        name = f"pkg-{digest}"
+    def keep_packages(self, digest: str, made: Path, packages: Sequence[str] = ()) -> str:
+        """Move a merged set of packages (the content of one lower directory) into the store; returns its entry.
+
+        `packages` are the sha256 of the packages, whose files in `packages/` the set's files are links to.
+        """
+        name = PACKAGES + digest
         final = self._store.layers / name
-        if not final.is_dir():
+        self._store.use(f"layers/{name}")
+        if not self._has_packages(f"{name}/0"):
             aside = made.with_name(made.name + ".layer")
-            aside.mkdir()
-            made.rename(aside / "0")
-            self._place(aside, final)
+            record = {"schema": SCHEMA, "packages": sorted(packages), "made": time.time()}
+            try:
+                aside.mkdir()
+                made.rename(aside / "0")
+                (aside / "record.json").write_text(json.dumps(record), "utf-8")
+                seal(aside, linked=True)
+                self._place(aside, final)
+                remove_tree(aside)
+            except OSError as error:
+                raise store_error(error, self._store.root) from error
         return f"{name}/0"
 
     def packages_entry(self, digest: str) -> str | None:
-        """The stack entry of a set of packages, when it is in the store."""
-        entry = f"pkg-{digest}/0"
-        return entry if self.path(entry).is_dir() else None
+        """The stack entry of a set of packages, when it is in the store; from now on it is in use."""
+        name = PACKAGES + digest
+        self._store.use(f"layers/{name}")
+        return f"{name}/0" if self._has_packages(f"{name}/0") else None
 
     def keep_text(self, digest: str, text: bytes) -> None:
         """Keep a script or list that a key was made of, by its sha256, so that a later change can be shown by line."""
@@ -189,35 +318,48 @@ class LayerStore:
     def _text(self, digest: str) -> Path:
         return self._store.facts / "texts" / digest
 
-    @contextlib.contextmanager
-    def making(self, key: str, on_wait: Callable[[str], None]) -> Iterator[None]:
-        with self._store.locked(f"making-{key[:40]}"):
-            yield
-
     def _place(self, aside: Path, final: Path) -> None:
+        """Rename into the store, unless a whole layer stands there already; a damaged one is put aside."""
         try:
             aside.rename(final)
         except OSError:
             if not final.is_dir():
                 raise
-            remove_tree(aside)
+            if self._is_damaged(final):
+                put_aside(self._store, final)
+                aside.rename(final)
+
+    def _is_damaged(self, final: Path) -> bool:
+        if final.name.startswith(PACKAGES):
+            return not self._has_packages(f"{final.name}/0")
+        try:
+            return self._whole(final.name) is None
+        except Damaged:
+            return True
+
+    def _forget(self, key: str, layer: str) -> None:
+        path = self._store.keys / key
+        ids = [name for name in self._ids(key) if name != layer]
+        if ids:
+            write_whole(path, json.dumps(ids).encode())
+        else:
+            path.unlink(missing_ok=True)
 
     def _remember(self, record: Record) -> None:
-        with self._store.locked("keys"):
-            for name, kept in ((record.key, _CANDIDATES_KEPT), (_step_key(record.step), _HISTORY_KEPT)):
-                ids = [record.id, *(known for known in self._ids(name) if known != record.id)][:kept]
-                write_whole(self._store.keys / name, json.dumps(ids).encode())
-
-    def _ids(self, name: str) -> list[str]:
-        try:
-            found: list[str] = json.loads((self._store.keys / name).read_text())
-        except (FileNotFoundError, ValueError):
-            return []
-        return found
+        for name, kept in ((record.key, _CANDIDATES_KEPT), (step_key(record.step), _HISTORY_KEPT)):
+            ids = [record.id, *(known for known in self._ids(name) if known != record.id)][:kept]
+            write_whole(self._store.keys / name, json.dumps(ids).encode())
 
 
-def _step_key(step: str) -> str:
-    return f"step-{hashlib.sha256(step.encode()).hexdigest()[:40]}"
+def others(record: Record) -> set[str]:
+    """The other layers whose directories a record's stack has: sets of packages, and what serves several keys."""
+    owners = {entry.partition("/")[0] for entry in record.stack if not entry.startswith("@")}
+    return owners - {record.id}
+
+
+def step_key(step: str) -> str:
+    """The name of the list of a step's last layers, whatever their keys."""
+    return f"{OF_STEP}{hashlib.sha256(step.encode()).hexdigest()[:40]}"
 
 
 class OutputStore:
@@ -226,26 +368,73 @@ class OutputStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def find(self, key: str) -> Path | None:
-        """The directory with the files of `key`."""
-        path = self._store.outputs / key
-        return path if (path / "complete").exists() else None
+    def making(
+        self, key: str, on_wait: Callable[[Holder], None] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Be the only one who makes the output of `key`; look again inside the block."""
+        return self._store.locked(f"output-{key}", on_wait)
 
-    def keep(self, key: str, files: Mapping[str, Path], session: Path) -> None:
-        """Copy files (name → where it lies) into the store; reflinks where the file system can, keeps holes."""
+    def find(self, key: str) -> Path | None:
+        """The directory with the files of `key`; from now on it is in use by this process."""
+        path = self._store.outputs / key
+        self._store.use(f"outputs/{key}")
+        return path if self._is_whole(path) else None
+
+    def keep(self, key: str, files: Mapping[str, Path], session: Path, *, tree: str = "") -> None:
+        """Copy files (name → where it lies) into the store; reflinks where the file system can, keeps holes.
+
+        `tree` is the identity of the tree that they were made from. When they are there already, ours are dropped.
+        """
         aside = session / f"outputs-{key}"
-        aside.mkdir()
+        final = self._store.outputs / key
+        self._store.use(f"outputs/{key}")
         try:
+            aside.mkdir()
             for name, path in files.items():
                 copy_sparse(path, aside / name)
-            (aside / "complete").write_text(str(time.time()))
-            aside.rename(self._store.outputs / key)
+            sizes = {name: (aside / name).stat().st_size for name in files}
+            record = {"schema": SCHEMA, "made": time.time(), "tree": tree, "sizes": sizes}
+            (aside / "complete").write_text(json.dumps(record), "utf-8")
+            seal(aside)
+            if final.exists() and not self._is_whole(final):
+                put_aside(self._store, final)
+            aside.rename(final)
         except OSError as error:
-            if not self.find(key):
-                with contextlib.suppress(OSError):
-                    remove_tree(aside)
-                raise disk_full(error, self._store.root) from error
-            remove_tree(aside)
+            with contextlib.suppress(OSError):
+                remove_tree(aside)
+            if not self._is_whole(final):
+                raise store_error(error, self._store.root) from error
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            sizes = json.loads((path / "complete").read_text("utf-8"))["sizes"]
+            return all((path / name).stat().st_size == size for name, size in sizes.items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+
+def top_names(layer: Path) -> tuple[str, ...]:
+    """The names in each directory of a layer, as `0/mnt`."""
+    found = []
+    try:
+        for part in os.scandir(layer):
+            if part.is_dir(follow_symlinks=False):
+                found += [f"{part.name}/{name.name}" for name in os.scandir(part.path)]
+    except OSError:
+        return ()
+    return tuple(sorted(found))
+
+
+def put_aside(store: Store, entry: Path) -> None:
+    """Take an entry out of its place; it is removed when no build is left that may use it. Raises OSError."""
+    from tempfile import mkdtemp
+
+    if os.path.lexists(entry):
+        entry.rename(Path(mkdtemp(prefix=ASIDE, dir=store.tmp)) / entry.name)
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and "/" not in text and not text.startswith(".")
 
 
 def copy_sparse(source: Path, target: Path) -> None:
@@ -271,22 +460,3 @@ def copy_sparse(source: Path, target: Path) -> None:
                     raise StoreError(f"{source} became shorter while it was copied")
                 start += count
             position = end
-
-
-def tree_bytes(path: Path) -> int:
-    """Apparent bytes of the regular files below a directory."""
-    total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118
-    return total
-
-
-def drop(path: Path) -> None:
-    """Remove a file or a directory."""
-    if path.is_dir() and not path.is_symlink():
-        remove_tree(path)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()

@@ -19,23 +19,45 @@ import os
 import shutil
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.errors import StoreError
+from dibble.store import locks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+
+    from dibble.store.locks import Holder, Uses
 
 PLACES = ("blobs", "packages", "layers", "keys", "outputs", "tools", "repositories", "facts", "builds", "locks", "tmp")
+ASIDE = "aside-"
+"""Begins the names of directories in `tmp/` with entries that were found damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The places below one directory."""
+    """The places below one directory. `uses` holds what this process uses of it (`store.locks`).
+
+    `behind` is a store that this one has links to (`store.condition`), `uses_behind` what is used of that.
+    """
 
     root: Path
+    behind: Path | None = None
+    uses: Uses = field(init=False, repr=False, compare=False)
+    uses_behind: Uses | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uses", locks.Uses(self.locks / "uses"))
+        behind = locks.Uses(self.behind / "locks" / "uses") if self.behind else None
+        object.__setattr__(self, "uses_behind", behind)
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The directories in which files of this store may lie."""
+        return (self.root,) if self.behind is None else (self.root, self.behind)
 
     @property
     def blobs(self) -> Path:
@@ -81,24 +103,47 @@ class Store:
     def tmp(self) -> Path:
         return self.root / "tmp"
 
-    @contextlib.contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Hold the lock `name`; waits for whoever has it. The kernel frees the lock of a dead process."""
-        descriptor = os.open(self.locks / f"{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def locked(self, name: str, on_wait: Callable[[Holder], None] | None = None) -> AbstractContextManager[None]:
+        """Hold the lock `name`; waits for whoever has it, after telling `on_wait`."""
+        return locks.locked(self.locks / f"{name}.lock", on_wait)
+
+    def use(self, name: str) -> None:
+        """Hold an entry (`layers/ID`) as long as this process lives, and note that it was used now.
+
+        Look afterwards whether it is there. On a store that cannot be written nothing is noted.
+        """
+        self.uses.hold(name)
+        if self.uses_behind is not None:
+            self.uses_behind.hold(name)
+        with contextlib.suppress(OSError):
+            os.utime(self.root / name)
+
+    def use_packages(self, digests: Iterable[str]) -> None:
+        """Use downloads and unpacked packages, by their sha256 (`use`)."""
+        for sha256 in digests:
+            for place in ("blobs", "packages"):
+                self.use(f"{place}/{sha256[:2]}/{sha256}")
 
     def session(self) -> Session:
-        return Session(self)
+        """Raises StoreError where nothing can be written."""
+        try:
+            return Session(self)
+        except OSError as error:
+            raise store_error(error, self.root) from error
 
     def sweep(self) -> None:
-        """Remove what dead processes left in `tmp/`. Run it inside the namespace: the files may have any owner."""
+        """Remove what dead processes left in `tmp/`. Run it inside the namespace: the files may have any owner.
+
+        What was put aside as damaged goes when no other process is at work, as it may still be mounted.
+        """
         dead = []
+        aside = []
+        alive = False
         with self.locked("sessions"):
             for path in self.tmp.iterdir():
+                if path.name.startswith(ASIDE):
+                    aside.append(path)
+                    continue
                 try:
                     descriptor = os.open(path / ".alive", os.O_RDONLY | os.O_CLOEXEC)
                 except OSError:
@@ -107,11 +152,14 @@ class Store:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     os.close(descriptor)
+                    alive = True
                 else:
                     dead.append((path, descriptor))
         for path, descriptor in dead:
             remove_tree(path)
             os.close(descriptor)
+        for path in aside if not alive else ():
+            remove_tree(path)
 
 
 class Session:
@@ -141,20 +189,28 @@ def _has_mounts(path: Path) -> bool:
     return any(line.split()[4].startswith(prefix) for line in lines)
 
 
-def open_store(root: Path) -> Store:
+def open_store(root: Path, warn: Callable[[str], None] = lambda text: None) -> Store:
+    """The store at `root`, made where it is missing, or the one that must be used instead (`store.condition`).
+
+    `warn` is told why. Raises StoreError, with what to do, when there is no way to go on.
+    """
+    from dibble.store.condition import opened
+
+    return opened(root, warn)
+
+
+def open_places(store: Store) -> None:
     """Make the places where they are missing. Raises StoreError, with what to do, when that cannot be."""
-    store = Store(root)
     try:
         for place in PLACES:
-            (root / place).mkdir(parents=True, exist_ok=True)
+            (store.root / place).mkdir(parents=True, exist_ok=True)
         if not os.access(store.tmp, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            readonly = os.statvfs(store.tmp).f_flag & os.ST_RDONLY
+            number = errno.EROFS if readonly else errno.EACCES
+            raise OSError(number, os.strerror(number))
+        store.uses.make()
     except OSError as error:
-        raise StoreError(
-            f"cannot write to the cache {root}: {error.strerror}",
-            hint="give another directory with --image-cache or the variable DIB_IMAGE_CACHE",
-        ) from error
-    return store
+        raise store_error(error, store.root) from error
 
 
 def disk_full(error: OSError, where: Path) -> StoreError:
@@ -170,9 +226,25 @@ def disk_full(error: OSError, where: Path) -> StoreError:
     )
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a directory with all in it, also what its owner may not enter (an overlay's work directory)."""
+def store_error(error: OSError, where: Path) -> StoreError:
+    """The error for a store that does not take something."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(error, where)
+    about = f" ({error.filename})" if error.filename else ""
+    return StoreError(
+        f"cannot write to the cache {where}: {error.strerror}{about}",
+        hint="give another directory with --image-cache or the variable DIB_IMAGE_CACHE",
+    )
 
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all in it, also what its owner may not enter (an overlay's work directory).
+
+    Of a symbolic link only the link goes.
+    """
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
     if os.geteuid() != 0:  # root, in the namespace too, may enter all that is its own
         _open_directory(str(path))
         for folder, names, _ in os.walk(path):

@@ -1,6 +1,7 @@
 """Debian packages → directories in the store, natively and in parallel. No maintainer script runs here.
 
-One package becomes `root/` (its files), `control/` (its control files) and `list` (dpkg's `info/NAME.list`).
+One package becomes `root/` (its files), `control/` (its control files), `list` (dpkg's `info/NAME.list`) and
+`contents` (`store.contents`, by which later damage is found).
 
 Source: deb(5), deb-control(5); dpkg `lib/dpkg/dbmodify` and `src/main/filesdb` for the form of the list.
 """
@@ -19,6 +20,7 @@ from dibble.errors import HostError, PackageError, StoreError, Where
 from dibble.packages.unpack.ar import DamagedArchive, Member, members
 from dibble.packages.unpack.stream import Stream
 from dibble.packages.unpack.tar import Writer, entries
+from dibble.store.contents import seal
 from dibble.store.places import disk_full
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def unpack(deb: Path, destination: Path) -> None:
-    """Unpack a .deb into `destination`/{root/,control/,list}; when that is there already, do nothing.
+    """Unpack a .deb into `destination`/{root/,control/,list,contents}; when that is there already, do nothing.
 
     Owners, modes, times, hard links and extended attributes are the package's (so the caller must be uid 0, in a
     namespace or for real, unless the package belongs to the caller). It appears complete or not at all: work is done in
@@ -111,6 +113,7 @@ def _unpack_open(file: IO[bytes], place: Path) -> None:
     listing.write_bytes(b"".join(b"/" + (name or b".") + b"\n" for name in names))
     for path, mode in ((listing, 0o644), (place, 0o755)):
         path.chmod(mode)  # whatever the umask is
+    seal(place)
 
 
 def _parts(file: IO[bytes]) -> dict[str, Member]:
