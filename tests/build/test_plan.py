@@ -167,7 +167,7 @@ def test_the_plan_for_people_draws_the_disk(elements: SmallElements) -> None:
 """
     text = elements.run("plan", "-n", *config, DIB_BLOCK_DEVICE_CONFIG=disk).stdout
     assert "disk image0: 268 MB, mbr" in text
-    assert re.search(r"│ +boot +│ +root +│", text), text
+    assert re.search(r"│ *boot *│ *root *│", text), text
     assert "on /boot" in text
 
 

@@ -380,6 +380,8 @@ def test_what_was_put_in_comes_out(tmp_path: Path, files: list[File], suffix: st
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=packages())
 def test_the_tree_is_that_of_dpkg_deb(tmp_path: Path, files: list[File]) -> None:
+    # With tar, which dpkg-deb -x calls, a directory may inherit the setgid bit of the one it is made in; dpkg sets modes.
+    assume(not any(file.kind == "5" and file.mode & 0o2000 for file in files))
     for name in ("out", "theirs"):
         shutil.rmtree(tmp_path / name, ignore_errors=True)
     ours = unpacked(tmp_path, deb_of(files)) / "root"
