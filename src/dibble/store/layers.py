@@ -102,6 +102,10 @@ class LayerStore:
                 found.append(record)
         return found
 
+    def elsewhere(self, key: str, fits: Callable[[Record], bool]) -> Record | None:
+        """A fitting record from a place behind this store, taken into it; this one has nothing behind it."""
+        return None
+
     def read(self, layer: str) -> Record | None:
         try:
             data: Any = json.loads((self._store.layers / layer / "record.json").read_text())

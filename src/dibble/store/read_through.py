@@ -10,14 +10,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from dibble.store.layers import LayerStore
+from dibble.store.layers import NO_HISTORY, LayerStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from dibble.store.descriptor import Descriptor
-    from dibble.store.layers import Record
+    from dibble.store.layers import History, Record
     from dibble.store.places import Store
     from dibble.store.remote import RemoteStore
     from dibble.store.transfer import Fetching
@@ -48,8 +48,15 @@ class ReadThrough(LayerStore):
                 return entry.record
         return None
 
-    def keep(self, record: Record, uppers: list[Path], exports: Path | None, session: Path) -> None:
-        super().keep(record, uppers, exports, session)
+    def keep(
+        self,
+        record: Record,
+        uppers: list[Path],
+        exports: Path | None,
+        session: Path,
+        history: History = NO_HISTORY,
+    ) -> None:
+        super().keep(record, uppers, exports, session, history)
         if self._behind:
             self._behind.layer(record)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ class RemoteStore:
         self._trust = trust
         self._lock = threading.RLock()
         self._transport: Transport | None = None
+        self._process = 0
         self._answers: dict[str, list[Descriptor]] = {}  # by the name of the object that was asked for
         self._refused: set[tuple[str, str]] = set()
         self._distrusted: set[str] = set()  # archives of refused entries
@@ -211,8 +213,9 @@ class RemoteStore:
 
     def _place(self) -> Transport:
         with self._lock:
-            if self._transport is None:
+            if self._transport is None or self._process != os.getpid():  # connections are not for a fork
                 self._transport = open_transport(self._url)
+                self._process = os.getpid()
             return self._transport
 
 

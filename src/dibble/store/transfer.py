@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dibble.events import Events
 from dibble.store.archive import NotPortable, pack, unpack
 from dibble.store.descriptor import Descriptor
 from dibble.store.places import disk_full, remove_tree
@@ -22,13 +23,14 @@ from dibble.store.transport import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dibble.events import Events
+    from dibble.store.archive import Archive
     from dibble.store.layers import LayerStore, OutputStore, Record
     from dibble.store.places import Store
     from dibble.store.remote import RemoteStore
     from dibble.store.transport import Readable
 
 PACKAGES = "pkg-"
+_SHOWN_FROM = 1 << 20  # bytes; what is fetched in a moment need not be shown
 
 
 class Fetching:
@@ -47,6 +49,8 @@ class Fetching:
         """
         record = entry.record
         assert record is not None
+        if any(found.id == record.id for found in layers.candidates(record.key)):
+            return True
         for name in entry.packages:
             if not self._packages(name, layers):
                 if self._remote.is_up:
@@ -80,14 +84,7 @@ class Fetching:
         place = Path(tempfile.mkdtemp(prefix="fetch-", dir=self._session))
         try:
             if entry.archive is not None:
-                with (
-                    self._events.activity(f"fetch {title}") as activity,
-                    self._remote.opened(entry.archive) as source,
-                ):
-                    total = entry.archive.size
-                    counted = _Counted(source, lambda done: activity.progress(done, total, "bytes"))
-                    unpack(counted, entry.archive, place, entry.tops)
-                self._check_tops(entry, place)
+                self._unpack(entry, entry.archive, title, place)
             keep(place)
         except EntryRefused as error:
             self._remote.refuse(entry, str(error))
@@ -103,6 +100,13 @@ class Fetching:
         finally:
             remove_tree(place)
         return True
+
+    def _unpack(self, entry: Descriptor, archive: Archive, title: str, place: Path) -> None:
+        events = self._events if archive.size >= _SHOWN_FROM else Events()
+        with events.activity(f"fetch {title}") as activity, self._remote.opened(archive) as source:
+            counted = _Counted(source, lambda done: activity.progress(done, archive.size, "bytes"))
+            unpack(counted, archive, place, entry.tops)
+        self._check_tops(entry, place)
 
     def _check_tops(self, entry: Descriptor, place: Path) -> None:
         for name in entry.tops:
