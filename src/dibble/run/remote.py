@@ -99,9 +99,9 @@ class RemoteSide:
         from dibble.store.layers import OutputStore
 
         outputs = OutputStore(self._plan.store)
-        for key in self._plan.output_keys(state).values():
-            if outputs.find(key) is None:
-                entry = self._remote.output(key)
-                if entry is None or not self._fetching.output(entry, outputs):
-                    return False
-        return True
+        missing = [key for key in self._plan.output_keys(state).values() if outputs.find(key) is None]
+        entries = [self._remote.output(key) for key in missing]
+        if None in entries:
+            return False  # the disk has to be written anyway
+        # All of them, also when one is refused: what is not looked at now would be refused in the next build.
+        return all([self._fetching.output(entry, outputs) for entry in entries if entry is not None])

@@ -65,7 +65,8 @@ class _Readable(Protocol):
 def pack(root: Path, names: Iterable[str], file: IO[bytes]) -> Archive:
     """Write the trees `names` of the directory `root` into a file. Raises NotPortable, OSError.
 
-    The same trees give the same bytes. Linear in their content; needs memory only for names of hard links.
+    The same trees give the same bytes; the time of a tree's own directory does not count, as it only tells when a layer
+    was made. Linear in their content; needs memory only for names of hard links.
     """
     import zstandard
 
@@ -224,8 +225,8 @@ def _pack_entry(
 ) -> None:
     info = tarfile.TarInfo(name)
     info.mode, info.uid, info.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
-    headers = {_MTIME: _time_text(status.st_mtime_ns)}
     kind = stat.S_IFMT(status.st_mode)
+    headers = {_MTIME: _time_text(status.st_mtime_ns if "/" in name or kind != stat.S_IFDIR else 0)}
     if kind != stat.S_IFDIR and status.st_nlink > 1:
         first = links.setdefault((status.st_dev, status.st_ino), name)
         if first != name:

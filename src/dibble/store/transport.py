@@ -28,6 +28,7 @@ READ_SECONDS = 20.0  # without a single byte
 SMALL_LIMIT = 8 << 20
 """Bytes of an object that is read at once; a key's entries are some kilobytes."""
 _HTTP = ("http", "https")
+_EXTRAS = {"s3a": "s3", "gs": "gcs", "sftp": "ssh"}  # as pyproject.toml calls them
 _RENAMING = frozenset({"file", "local", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs", "nfs"})
 """Places where a name appears before its content is complete; there an object is written aside and renamed. In object
 stores a PUT is seen whole or not at all."""
@@ -95,7 +96,7 @@ def open_transport(url: str) -> Transport:
     except ImportError as error:
         raise UsageError(
             f"the remote cache {shown(url)} needs a library that is not installed: {error}",
-            hint=f"pip install 'dibble[{protocol}]', or the library of fsspec for {protocol}",
+            hint=f"pip install 'dibble[{_EXTRAS.get(protocol, protocol)}]', or fsspec's library for {protocol}",
         ) from error
     except ValueError as error:
         raise UsageError(
