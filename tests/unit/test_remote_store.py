@@ -44,7 +44,7 @@ ARCHIVE = Archive("f" * 64, 100, 2048, 3)
 
 
 def record(name: str = ID, key: str = KEY, **more: Any) -> Record:  # any field
-    return Record(**{"id": name, "key": key, "step": "root.d/10-x", "tree": "t", "parts": {"tree": "t"}, **more})
+    return Record(**{"id": name, "key": key, "step": "root.d/10-x", "tree": "t", "tree_before": "", **more})
 
 
 LAYER = Descriptor(
@@ -58,6 +58,7 @@ LAYER = Descriptor(
         hooks={"bin/x": "x1", "gone": None},
         inputs=(Input("apt", "http://mirror trixie", "d1"),),
     ),
+    {"script": "x1"},
 )
 PACKAGES = Descriptor("packages", f"pkg-{'2' * 40}", ARCHIVE, ("0",))
 OUTPUT = Descriptor("output", "3" * 40, ARCHIVE, ("output.qcow2", "output.qcow2.sha256"))
@@ -123,6 +124,7 @@ def changed(entry: Descriptor, change: dict[str, Any]) -> dict[str, Any]:
         (LAYER, {"archive.entries": True}),
         (LAYER, {"archive.more": 1}),
         (LAYER, {"more": 1}),
+        (LAYER, {"parts": {"script": 1}}),
         (LAYER, {"record": None}),
         (LAYER, {"record": []}),
         (LAYER, {"record.key": "../../../etc"}),
@@ -295,6 +297,22 @@ def test_a_layer_goes_to_a_remote_cache_and_comes_to_another_store(
     assert (LayerStore(theirs).path(found[0].stack[0]) / "file").read_text() == "x"
     assert heard.warnings == []
     assert list(theirs.tmp.iterdir()) == []
+
+
+def test_a_layer_that_borrows_a_directory_travels_with_it_and_is_not_sent_twice(
+    tmp_path: Path, ours: Store, theirs: Store, heard: Listener
+) -> None:
+    first = with_layer(ours)
+    second = record("2" * 40, "cd" * 32, stack=(f"{ID}/0",))
+    with ours.session() as session:
+        LayerStore(ours).keep(second, [], None, session.path)
+    for kept in (first, second):
+        push(ours, remote(tmp_path / "c", heard), kept)
+    assert len(list((tmp_path / "c").rglob("*.tar.zst"))) == 1
+    assert fetch(theirs, remote(tmp_path / "c", heard), heard, second.key) == [True]
+    (found,) = LayerStore(theirs).candidates(second.key)
+    assert (LayerStore(theirs).path(found.stack[0]) / "file").read_text() == "x"
+    assert heard.warnings == []
 
 
 def test_outputs_go_and_come_with_their_holes(tmp_path: Path, ours: Store, theirs: Store, heard: Listener) -> None:

@@ -34,7 +34,7 @@ EPOCH_NS = 1_767_225_600_000_000_001
 
 def packed(root: Path, *names: str) -> tuple[Archive, bytes]:
     file = io.BytesIO()
-    archive = pack(root, names, file)
+    archive = pack({name: root / name for name in names}, file)
     return archive, file.getvalue()
 
 

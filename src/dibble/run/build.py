@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from dibble.plan.step import Key, Step
     from dibble.recipe.model import Request
     from dibble.run.executor import Executor
-    from dibble.run.planner import Planning
     from dibble.run.prepare import Build
     from dibble.run.walk import Walk
     from dibble.sandbox.workspace import Workspace

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 from dibble.store.refused import EntryRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 CHUNK = 1 << 18
@@ -62,8 +62,8 @@ class _Readable(Protocol):
     def read(self, size: int = ..., /) -> bytes: ...
 
 
-def pack(root: Path, names: Iterable[str], file: IO[bytes]) -> Archive:
-    """Write the trees `names` of the directory `root` into a file. Raises NotPortable, OSError.
+def pack(trees: Mapping[str, Path], file: IO[bytes]) -> Archive:
+    """Write trees into a file, each under its name. Raises NotPortable, OSError.
 
     The same trees give the same bytes; the time of a tree's own directory does not count, as it only tells when a layer
     was made. Linear in their content; needs memory only for names of hard links.
@@ -76,7 +76,7 @@ def pack(root: Path, names: Iterable[str], file: IO[bytes]) -> Archive:
     plain = _Counting(writer.write, hashed=False)
     entries = 0
     links: dict[tuple[int, int], str] = {}
-    for name, path, status in _walk(os.fsencode(root), names):
+    for name, path, status in _walk(trees):
         _pack_entry(name, path, status, links, plain)
         entries += 1
     plain.write(bytes(2 * tarfile.BLOCKSIZE))
@@ -209,9 +209,9 @@ class _Limited:
 # --- packing
 
 
-def _walk(root: bytes, names: Iterable[str]) -> Iterator[tuple[str, bytes, os.stat_result]]:
+def _walk(trees: Mapping[str, Path]) -> Iterator[tuple[str, bytes, os.stat_result]]:
     """(name, path, status) of every entry: a directory before what it holds, each sorted by bytes."""
-    waiting = [(name, root + b"/" + name) for name in sorted(map(os.fsencode, names), reverse=True)]
+    waiting = [(os.fsencode(name), os.fsencode(path)) for name, path in sorted(trees.items(), reverse=True)]
     while waiting:
         name, path = waiting.pop()
         status = os.lstat(path)

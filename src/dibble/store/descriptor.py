@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dibble.store.archive import Archive
@@ -17,7 +17,7 @@ from dibble.store.layers import SCHEMA, Input, Record
 from dibble.store.refused import EntryRefused, OtherVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 FORMAT = 1
 """Grows when an older dibble would misread an entry; stands in the descriptor and in the cache's first directory."""
@@ -33,7 +33,7 @@ class Descriptor:
     """One entry. `name` is a layer's id, the entry of a set of packages (`pkg-…`) or an output's key.
 
     `tops` are the names at the top of the archive: `0`, `1`, `exports` of a layer, the files of an output. A layer
-    that changes nothing has no archive. `record` is that of a layer.
+    that changes nothing has no archive. `record` is that of a layer, `parts` are those of its key, for explanations.
     """
 
     kind: Kind
@@ -41,12 +41,12 @@ class Descriptor:
     archive: Archive | None
     tops: tuple[str, ...] = ()
     record: Record | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """The sets of packages (`pkg-…`) that a layer stands on."""
-        stack = self.record.stack if self.record else ()
-        return tuple(entry.partition("/")[0] for entry in stack if entry.startswith("pkg-"))
+
+def packages_of(record: Record) -> tuple[str, ...]:
+    """The sets of packages (`pkg-…`) that a layer stands on."""
+    return tuple(entry.partition("/")[0] for entry in record.stack if entry.startswith("pkg-"))
 
 
 def enveloped(descriptor: Descriptor, sign: Callable[[bytes], str] | None) -> dict[str, str | None]:
@@ -76,16 +76,16 @@ def opened(envelope: object, check: Callable[[bytes, str | None], None] | None) 
 
 
 def _descriptor(fields: Any) -> Descriptor:  # any JSON
-    if not isinstance(fields, dict) or set(fields) != {"format", "kind", "name", "archive", "tops", "record"}:
+    if not isinstance(fields, dict) or set(fields) != {"format", "kind", "name", "archive", "tops", "record", "parts"}:
         raise EntryRefused("holds a damaged descriptor")
     if fields["format"] != FORMAT:
         raise OtherVersion(f"has the format {fields['format']}, this dibble reads {FORMAT}")
     kind, name, tops = fields["kind"], fields["name"], fields["tops"]
-    if kind not in get_args(Kind) or not isinstance(name, str) or not _texts(tops):
+    if kind not in get_args(Kind) or not isinstance(name, str) or not _texts(tops) or not _text_map(fields["parts"]):
         raise EntryRefused("holds a damaged descriptor")
     archive = _archive(fields["archive"])
     record = _record(fields["record"]) if fields["record"] is not None else None
-    found = Descriptor(kind, name, archive, tuple(tops), record)
+    found = Descriptor(kind, name, archive, tuple(tops), record, fields["parts"])
     if (archive is None) != (not tops) or len(set(tops)) != len(tops) or not _fits(found):
         raise EntryRefused("holds a descriptor that contradicts itself")
     return found

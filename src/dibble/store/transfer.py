@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 
 from dibble.events import Events
 from dibble.store.archive import NotPortable, pack, unpack
-from dibble.store.descriptor import Descriptor
+from dibble.store.descriptor import Descriptor, packages_of
+from dibble.store.layers import History, LayerStore
 from dibble.store.places import disk_full, remove_tree
 from dibble.store.refused import EntryRefused
 from dibble.store.transport import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dibble.store.archive import Archive
-    from dibble.store.layers import LayerStore, OutputStore, Record
+    from dibble.store.layers import OutputStore, Record
     from dibble.store.places import Store
     from dibble.store.remote import RemoteStore
     from dibble.store.transport import Readable
@@ -51,7 +52,7 @@ class Fetching:
         assert record is not None
         if any(found.id == record.id for found in layers.candidates(record.key)):
             return True
-        for name in entry.packages:
+        for name in packages_of(record):
             if not self._packages(name, layers):
                 if self._remote.is_up:
                     self._remote.refuse(entry, f"stands on {name}, which is not to be had")
@@ -59,7 +60,8 @@ class Fetching:
 
         def keep(place: Path) -> None:
             uppers = [place / name for name in sorted(set(entry.tops) - {"exports"}, key=int)]
-            layers.keep(record, uppers, place / "exports" if "exports" in entry.tops else None, self._session)
+            exports = place / "exports" if "exports" in entry.tops else None
+            layers.keep(record, uppers, exports, self._session, History(entry.parts))
 
         return self._take(entry, record.step, keep)
 
@@ -130,38 +132,57 @@ class Pushing:
         """
         if any(entry.name == record.id for entry in self._remote.layers(record.key)):
             return 0
-        folder = self._store.layers / record.id
-        entry = Descriptor("layer", record.id, None, record=record)
-        sent = sum(self._packages(name) for name in entry.packages)
-        own = [name.partition("/")[2] for name in record.stack if name.startswith(f"{record.id}/")]
-        tops = (*own, *(["exports"] if record.exports else []))
-        return sent + self._send(entry, folder, tops)
+        sent = sum(self._packages(name) for name in packages_of(record))
+        portable, trees = _with_own_directories(record, self._store.layers)
+        history = LayerStore(self._store).history(record.id)
+        return sent + self._send(
+            Descriptor("layer", record.id, None, record=portable, parts=dict(history.parts)), trees
+        )
 
     def output(self, key: str, folder: Path) -> int:
         """Copy the files of an output, where missing; returns the bytes that went. Raises as `layer` does."""
         if self._remote.output(key) is not None:
             return 0
-        names = tuple(sorted(path.name for path in folder.iterdir() if path.name.startswith("output")))
-        return self._send(Descriptor("output", key, None), folder, names)
+        files = {path.name: path for path in folder.iterdir() if path.name.startswith("output")}
+        return self._send(Descriptor("output", key, None), files)
 
     def _packages(self, name: str) -> int:
         if self._remote.packages(name) is not None:
             return 0
-        return self._send(Descriptor("packages", name, None), self._store.layers / name, ("0",))
+        return self._send(Descriptor("packages", name, None), {"0": self._store.layers / name / "0"})
 
-    def _send(self, entry: Descriptor, folder: Path, tops: tuple[str, ...]) -> int:
-        if not tops:
+    def _send(self, entry: Descriptor, trees: Mapping[str, Path]) -> int:
+        if not trees:
             self._remote.publish(entry)
             return 0
         with tempfile.NamedTemporaryFile(prefix="push-", dir=self._session) as file:
             try:
-                archive = pack(folder, tops, file)
+                archive = pack(trees, file)
             except NotPortable as error:
                 raise NotPortable(f"{entry.kind} {entry.name} {error}") from error
             file.flush()
             self._remote.put_archive(archive, Path(file.name))
-        self._remote.publish(replace(entry, archive=archive, tops=tops))
+        self._remote.publish(replace(entry, archive=archive, tops=tuple(sorted(trees))))
         return archive.size
+
+
+def _with_own_directories(record: Record, layers: Path) -> tuple[Record, dict[str, Path]]:
+    """The record, and its directories by their names in it, as if none of them were another layer's.
+
+    A result that serves a second tree lends its directories (`run/reuse.py`). Elsewhere the layer has them itself; they
+    do not travel twice, because archives are named by their content.
+    """
+    stack: list[str] = []
+    trees: dict[str, Path] = {}
+    for entry in record.stack:
+        if entry.startswith(("@", PACKAGES)):
+            stack.append(entry)
+        else:
+            stack.append(f"{record.id}/{len(trees)}")
+            trees[str(len(trees))] = layers / entry
+    if record.exports:
+        trees["exports"] = layers / record.id / "exports"
+    return replace(record, stack=tuple(stack)), trees
 
 
 class _Counted:
