@@ -12,7 +12,7 @@ import threading
 from typing import IO, TYPE_CHECKING, Literal
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from tests.unit.debs import COMPRESSORS, CONTROL, FORMATS, ME, ROOT, File, ar_of, deb_of, tar_of
 
@@ -380,7 +380,7 @@ def test_what_was_put_in_comes_out(tmp_path: Path, files: list[File], suffix: st
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=packages())
 def test_the_tree_is_that_of_dpkg_deb(tmp_path: Path, files: list[File]) -> None:
-    # With tar, which dpkg-deb -x calls, a directory may inherit the setgid bit of the one it is made in; dpkg sets modes.
+    # tar, which dpkg-deb -x calls, lets a directory inherit the setgid bit of the one it is made in; dpkg does not.
     assume(not any(file.kind == "5" and file.mode & 0o2000 for file in files))
     for name in ("out", "theirs"):
         shutil.rmtree(tmp_path / name, ignore_errors=True)

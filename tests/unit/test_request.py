@@ -15,7 +15,7 @@ from dibble.errors import UsageError
 from dibble.recipe import environment as hook_environment
 from dibble.recipe.load import request_of
 from dibble.recipe.merge import Host, debian_arch
-from dibble.recipe.model import Request
+from dibble.recipe.model import RemoteCache, Request
 from dibble.recipe.options import OPTIONS
 
 pytestmark = pytest.mark.unit
@@ -100,6 +100,27 @@ CASES: list[tuple[list[str], dict[str, str], str, object]] = [
     ([], {"DIB_BLOCK_DEVICE_CONFIG": "file:///x.yaml"}, "block_device_config", "file:///x.yaml"),
     ([], {"DIB_BLOCK_DEVICE_CONFIG": "[]"}, "block_device_source", "DIB_BLOCK_DEVICE_CONFIG"),
     ([], {"DIBBLE_TOOLS": "host"}, "tools", "host"),
+    ([], {"DIBBLE_REMOTE_CACHE": "s3://b/p"}, "remote_cache", RemoteCache("s3://b/p", push=True)),
+    (
+        [],
+        {"DIBBLE_REMOTE_CACHE": "shared", "DIBBLE_REMOTE_CACHE_PUSH": "no"},
+        "remote_cache",
+        RemoteCache("/here/shared", push=False),
+    ),
+    ([], {"DIBBLE_REMOTE_CACHE": "https://c/"}, "remote_cache", RemoteCache("https://c/", push=False)),
+    (
+        [],
+        {"DIBBLE_REMOTE_CACHE": "https://c/", "DIBBLE_REMOTE_CACHE_PUSH": "yes", "DIBBLE_REMOTE_CACHE_KEY": "me.key"},
+        "remote_cache",
+        RemoteCache("https://c/", push=True, key=Path("/here/me.key")),
+    ),
+    # What we could add would not be signed, and nobody who asks for signatures would use it.
+    (
+        [],
+        {"DIBBLE_REMOTE_CACHE": "/c", "DIBBLE_REMOTE_CACHE_TRUST": "/k/us.asc"},
+        "remote_cache",
+        RemoteCache("/c", push=False, trust=Path("/k/us.asc")),
+    ),
     (["-c"], {"SKIP_BASE": "1"}, "skip_base", False),
     ([], {"SKIP_BASE": "1", "CLEAR_ENV": "1"}, "skip_base", False),
     (["--ramdisk-element", "dracut-ramdisk"], {}, "ramdisk", False),
@@ -130,6 +151,7 @@ DEFAULTS: dict[str, object] = {
     "trace": 0,
     "quiet": False,
     "logfile": None,
+    "remote_cache": None,
     "install_type": "source",
     "cache_dir": Path("/home/me/.cache/dibble"),
     "docker_target": None,
@@ -341,6 +363,7 @@ def test_every_host_only_pattern_has_a_reason() -> None:
 
 def test_no_variable_of_the_contract_is_host_only() -> None:
     wanted = {option.variable for option in OPTIONS if option.variable} | {"break", "break_cmd", "GENTOO_PROFILE"}
+    wanted = {name for name in wanted if not name.startswith("DIBBLE_REMOTE_CACHE")}  # ours, and of this machine
     assert [name for name in sorted(wanted) if hook_environment.is_host_only(name)] == []
 
 

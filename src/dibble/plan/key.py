@@ -44,6 +44,9 @@ VOLATILE = frozenset(
         "COMPRESS_IMAGE", "IMAGE_TYPE", "CLEAR_ENV", "QEMU_IMG_OPTIONS", "DOCKER_TARGET",
         "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy",
         "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "GOOGLE_APPLICATION_CREDENTIALS",
         # Stops of a debugging session.
         "break", "break_cmd", "break_outside_target",
     }

@@ -57,6 +57,8 @@ HOST_ONLY: tuple[tuple[str, str], ...] = (
     ("INVOCATION_ID", "the host's service manager"),
     ("JOURNAL_STREAM", "the host's service manager"),
     ("NOTIFY_SOCKET", "the host's service manager"),
+    ("DIBBLE_REMOTE_CACHE*", "where this machine shares its layers; decides nothing of what they are"),
+    ("FSSPEC_*", "settings of the remote cache, with credentials"),
     ("LISTEN_*", "descriptors of the host's service manager"),
     ("MAIL", "a host file"),
     ("EDITOR", "a host program"),

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from dibble import registry
 from dibble.errors import UsageError
 from dibble.recipe import environment as env
 from dibble.recipe.kinds import GIB, MIB
-from dibble.recipe.model import Request
+from dibble.recipe.model import RemoteCache, Request
 from dibble.recipe.options import OPTIONS, Command
 
 Settings = Mapping[str, object]  # key of an option → its value, as the option's kind reads it
@@ -171,6 +172,7 @@ def merge(
         logfile=host.cwd / logfile if logfile else None,
         install_type=chosen.get("install_type", "source"),
         cache_dir=cache_dir_of(chosen.find("cache_dir", str), caller, host),
+        remote_cache=_remote_cache(chosen, host),
         docker_target=chosen.find("docker_target", str),
         # A ramdisk is small and is built on disk or with little memory (D24: DIB means this but does not do it).
         no_tmpfs=chosen.get("no_tmpfs", ramdisk),
@@ -213,6 +215,22 @@ def cache_dir_of(asked: str | None, environ: Mapping[str, str], host: Host) -> P
         return host.cwd / asked
     base = environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else host.home / ".cache") / "dibble"
+
+
+def _remote_cache(chosen: _Chosen, host: Host) -> RemoteCache | None:
+    """The remote cache asked for. It is added to unless it is a web server, or its entries must be signed by others."""
+    url = chosen.find("remote_cache", str)
+    if not url:
+        return None
+    key, trust = (chosen.find(f"remote_cache_{name}", str) for name in ("key", "trust"))
+    push = chosen.find("remote_cache_push", str)
+    scheme = urlsplit(url).scheme
+    return RemoteCache(
+        url=url if scheme else str(host.cwd / url),
+        push=push == "yes" if push else scheme not in ("http", "https") and not (trust and not key),
+        key=host.cwd / key if key else None,
+        trust=host.cwd / trust if trust else None,
+    )
 
 
 def _exported(request: Request, arch: str, chosen: _Chosen) -> dict[str, str]:

@@ -9,6 +9,19 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteCache:
+    """Where layers and outputs of other machines are. `url` is absolute: a directory, or a URL of any scheme.
+
+    `push` says whether what is built here is added; `key` signs it; with `trust` only signed entries are used.
+    """
+
+    url: str
+    push: bool
+    key: Path | None = None
+    trust: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One image to build. Complete: every default is filled in, nothing here looks at the host again.
 
@@ -57,6 +70,7 @@ class Request:
     logfile: Path | None
     install_type: str
     cache_dir: Path
+    remote_cache: RemoteCache | None
     docker_target: str | None
     no_tmpfs: bool
     min_tmpfs_gib: int

@@ -272,6 +272,42 @@ OPTIONS: tuple[Option, ...] = (
         variable="DIBBLE_TOOLS",
         recipe_key="tools",
     ),
+    Option(
+        "remote_cache",
+        kinds.TEXT,
+        "Directory or URL (https, s3, gs, ssh …) with layers and images that other machines have built.",
+        (),
+        ("--remote-cache",),
+        variable="DIBBLE_REMOTE_CACHE",
+        recipe_key="remote-cache",
+    ),
+    Option(
+        "remote_cache_push",
+        kinds.one_of("yes", "no"),
+        "Add to the remote cache what is built here (default: yes, but no for http and https).",
+        (),
+        ("--remote-cache-push",),
+        variable="DIBBLE_REMOTE_CACHE_PUSH",
+        recipe_key="remote-cache-push",
+    ),
+    Option(
+        "remote_cache_key",
+        kinds.PATH,
+        "Secret OpenPGP key, without a passphrase, that signs what is added to the remote cache.",
+        (),
+        ("--remote-cache-key",),
+        variable="DIBBLE_REMOTE_CACHE_KEY",
+        recipe_key="remote-cache-key",
+    ),
+    Option(
+        "remote_cache_trust",
+        kinds.PATH,
+        "OpenPGP certificates; entries of the remote cache that none of them has signed are refused.",
+        (),
+        ("--remote-cache-trust",),
+        variable="DIBBLE_REMOTE_CACHE_TRUST",
+        recipe_key="remote-cache-trust",
+    ),
     # Without a place on the command line:
     Option(
         "fs_type", kinds.TEXT, "Type of the root file system (default: ext4).", variable="FS_TYPE", recipe_key="fs-type"

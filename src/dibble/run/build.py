@@ -21,6 +21,7 @@ from dibble.run.environment import COMMANDS
 from dibble.run.images import make_outputs, place_exports
 from dibble.run.planner import make_plan
 from dibble.run.prepare import CATALOGUE, prepare
+from dibble.run.remote import RemoteSide
 from dibble.run.state import State
 from dibble.sandbox.mounts import unmount_all_below
 from dibble.store.condition import settled
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from dibble.plan.step import Key, Step
     from dibble.recipe.model import Request
     from dibble.run.executor import Executor
-    from dibble.run.planner import Planning
     from dibble.run.prepare import Build
     from dibble.run.walk import Walk
     from dibble.sandbox.workspace import Workspace
@@ -75,7 +75,7 @@ def build(request: Request, events: Events) -> BuildResult:
     status = 1
     try:
         if plan.is_complete:
-            result = _from_store(known, planning)
+            result = _from_store(known, planning.walk, planning.state, "store")
         else:
             from dibble.sandbox.enter import run_in_namespace
 
@@ -116,12 +116,11 @@ def _log_entry(known: Build, plan: Plan, result: BuildResult | None, status: int
     }
 
 
-def _from_store(known: Build, planning: Planning) -> BuildResult:
-    """The whole result, of which the store has everything."""
+def _from_store(known: Build, walk: Walk, state: State, where: str) -> BuildResult:
+    """The whole result, of which the store has everything; `where` it comes from is told."""
     from dibble.outputs.run import place_files
 
-    walk, state = planning.walk, planning.state
-    known.events.note(f"nothing has changed: all {walk.cached} steps and the outputs are in the store")
+    known.events.note(f"nothing has changed: all {walk.cached} steps and the outputs are in the {where}")
     outputs = OutputStore(known.store)
     folders = [outputs.find(key) for key in known.output_keys(state).values()]
     files = {
@@ -153,10 +152,15 @@ def _run(known: Build, plan: Plan) -> BuildResult:
         known.store.sweep()
         session = stack.enter_context(known.store.session())
         stack.callback(unmount_all_below, session.path)
-        workspace = open_workspace(known, session)
-        executor = open_executor(known, workspace)
-        stack.callback(executor.close)
         walk = known.walk()
+        remote = stack.enter_context(RemoteSide(known, known.remote, session.path)) if known.remote else None
+        if remote:
+            if seen := remote.look():
+                return _from_store(known, *seen, "remote cache")
+            walk.layers = remote.layers
+        workspace = open_workspace(known, session)
+        executor = open_executor(known, workspace, walk.layers)
+        stack.callback(executor.close)
 
         def run(step: Step, key: Key, state: State) -> State:
             after = executor.run(step, key, state)
@@ -170,6 +174,8 @@ def _run(known: Build, plan: Plan) -> BuildResult:
         files = make_outputs(known, session, workspace, executor.lower_directories(state), state)
         output_seconds = time.monotonic() - began
         walk.timings.append(("outputs", output_seconds))
+        if remote:
+            remote.finish(state)
         place_exports(known, state)
         return _finished(known, walk, files, output_seconds)
 
@@ -210,7 +216,7 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
     return workspace
 
 
-def open_executor(plan: Build, workspace: Workspace) -> Executor:
+def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None = None) -> Executor:
     import shutil
 
     from dibble.packages.apt import Apt, AptSettings
@@ -239,7 +245,7 @@ def open_executor(plan: Build, workspace: Workspace) -> Executor:
         request=plan.request,
         element_set=plan.elements,
         workspace=workspace,
-        layers=LayerStore(plan.store),
+        layers=layers or LayerStore(plan.store),
         apt=Apt(settings, workspace.toolbox, plan.events),
         events=plan.events,
         environment=plan.environment,

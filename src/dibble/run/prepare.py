@@ -14,6 +14,7 @@ from dibble.errors import DiskLayoutError, OutputError
 from dibble.plan.manifest import digest, manifest_of
 from dibble.plan.refresh import Refresh
 from dibble.run.environment import COMMANDS, image_environment
+from dibble.run.remote import remote_store
 from dibble.run.walk import Walk
 from dibble.store.layers import LayerStore
 from dibble.store.places import open_store
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dibble.run.state import State
     from dibble.store.layers import Input
     from dibble.store.places import Store
+    from dibble.store.remote import RemoteStore
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "catalogue"
 DEFAULT_EPOCH = 1767225600
@@ -56,6 +58,7 @@ class Build:
     store: Store
     epoch: int
     tools_identity: str
+    remote: RemoteStore | None = None
     began: float = field(default_factory=time.monotonic)
     _states: dict[tuple[str, str], str | None] = field(default_factory=dict)
     """What the repositories said in this build: with --max-age=0 they are asked once, not at each step."""
@@ -175,6 +178,7 @@ def prepare(request: Request, events: Events) -> Build:
         store=store,
         epoch=epoch,
         tools_identity=_tools_identity(request, store, events),
+        remote=remote_store(request, events),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dibble.events import StepCached
 from dibble.plan.key import key_of
-from dibble.plan.manifest import content_of
+from dibble.plan.manifest import content_of, fingerprint
 from dibble.plan.sequence import SEQUENCE, steps_of
 from dibble.run.environment import for_phase
 
@@ -105,10 +105,12 @@ class Walk:
         """The layer to take for a key; None when the step has to run."""
         if self.refresh.names(step):
             return None
-        for record in self.layers.candidates(key.value):
-            if self.still_valid(record.inputs):
-                return record
-        return None
+
+        def fits(record: Record) -> bool:
+            return self.still_valid(record.inputs)
+
+        found = next(filter(fits, self.layers.candidates(key.value)), None)
+        return found if found is not None else self.layers.elsewhere(key.value, fits)
 
     def read(self, name: str, state: State) -> bytes:
         """The content of a file of the hooks tree: from the topmost layer that has it, else from its element."""
@@ -127,10 +129,14 @@ class Walk:
         return None
 
     def _find_text(self, name: str, state: State) -> bytes:
+        source = self.sources.get(name)
+        has_source = source is not None and source.is_file()
+        # A layer of a remote cache is not here yet, unless it changed the hooks tree: look where the mark says.
+        if source is not None and has_source and fingerprint(source) == state.manifest.get(name):
+            return source.read_bytes()
         for entry in state.stack:
             if not entry.startswith(("@", "pkg-")):
                 path = self.layers.path(entry) / "hooks" / name
                 if path.is_file():
                     return path.read_bytes()
-        source = self.sources.get(name)
-        return source.read_bytes() if source is not None and source.is_file() else b""
+        return source.read_bytes() if source is not None and has_source else b""

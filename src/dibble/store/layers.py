@@ -139,6 +139,10 @@ class LayerStore:
                     found.append(record)
         return found
 
+    def elsewhere(self, key: str, fits: Callable[[Record], bool]) -> Record | None:
+        """A fitting record from a place behind this store, taken into it; this one has nothing behind it."""
+        return None
+
     def read(self, layer: str) -> Record | None:
         """The record of a layer; None when there is none, or none that this version of dibble can read."""
         try:
