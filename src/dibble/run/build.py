@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dibble.run.prepare import Build
     from dibble.run.walk import Walk
     from dibble.sandbox.workspace import Workspace
+    from dibble.store.locks import Holder
     from dibble.store.places import Session
 
 
@@ -118,12 +119,21 @@ def _log_entry(known: Build, plan: Plan, result: BuildResult | None, status: int
 
 def _from_store(known: Build, planning: Planning) -> BuildResult:
     """The whole result, of which the store has everything."""
-    from dibble.outputs.run import place_files
-
     walk, state = planning.walk, planning.state
     known.events.note(f"nothing has changed: all {walk.cached} steps and the outputs are in the store")
+    placed = _place_stored(known, state) or []
+    place_exports(known, state)
+    return _finished(known, walk, placed)
+
+
+def _place_stored(known: Build, state: State) -> list[Path] | None:
+    """Put the outputs in place from the store; None when it does not have them all."""
+    from dibble.outputs.run import place_files
+
     outputs = OutputStore(known.store)
     folders = [outputs.find(key) for key in known.output_keys(state).values()]
+    if None in folders:
+        return None
     files = {
         f"{known.request.name}{path.name.removeprefix('output')}": path
         for folder in folders
@@ -131,9 +141,16 @@ def _from_store(known: Build, planning: Planning) -> BuildResult:
         for path in folder.iterdir()
         if path.name.startswith("output")
     }
-    placed = place_files(files, known.request, known.events)
-    place_exports(known, state)
-    return _finished(known, walk, placed)
+    return place_files(files, known.request, known.events)
+
+
+def _outputs_alone(known: Build, state: State, stack: contextlib.ExitStack) -> list[Path] | None:
+    """Take the locks of all outputs; gives those that another build has made until then, in place, if it made all."""
+    outputs = OutputStore(known.store)
+    waited: list[Holder] = []
+    for key in sorted(known.output_keys(state).values()):  # in one order, so that no two builds wait for each other
+        stack.enter_context(outputs.making(key, waited.append))
+    return _place_stored(known, state) if waited else None
 
 
 def _finished(known: Build, walk: Walk, files: list[Path], output_seconds: float | None = None) -> BuildResult:
@@ -167,7 +184,10 @@ def _run(known: Build, plan: Plan) -> BuildResult:
 
         state = walk.go(State(manifest=known.manifest), run, pending=bool(known.request.packages), alone=False)
         began = time.monotonic()
-        files = make_outputs(known, session, workspace, executor.lower_directories(state), state)
+        with contextlib.ExitStack() as alone:
+            files = _outputs_alone(known, state, alone)
+            if files is None:
+                files = make_outputs(known, session, workspace, executor.lower_directories(state), state)
         output_seconds = time.monotonic() - began
         walk.timings.append(("outputs", output_seconds))
         place_exports(known, state)
