@@ -18,24 +18,19 @@ def layer_id(letter: str) -> str:
 
 
 def keep_layer(
-    store: Store, letter: str, *, after: str = "", content: str = "", packages: str = "", exports: str = ""
+    store: Store, letter: str, *, after: str = "", content: str = "", packages: str = "", tree: str = ""
 ) -> Record:
-    """A layer of one file that stands on the tree `after`, and leads to the tree named as its letter."""
+    """A layer of one file that stands on the tree `after`, and leads to `tree`, else to one named as its letter."""
     name = layer_id(letter)
     stack = (f"{name}/0", *((f"pkg-{packages}/0",) if packages else ()))
     record = Record(
-        id=name, key=f"key-{letter}", step=f"install.d/{letter}", tree=letter, tree_before=after, stack=stack
+        id=name, key=f"key-{letter}", step=f"install.d/{letter}", tree=tree or letter, tree_before=after, stack=stack
     )
     with store.session() as session:
         upper = session.path / "upper"
         (upper / "mnt/etc").mkdir(parents=True)
         (upper / "mnt/etc/file").write_text(content or letter)
-        left = None
-        if exports:
-            left = session.path / "exports"
-            left.mkdir()
-            (left / exports).write_text(exports)
-        LayerStore(store).keep(record, [upper], left, session.path)
+        LayerStore(store).keep(record, [upper], None, session.path)
     return record
 
 

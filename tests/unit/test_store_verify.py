@@ -106,6 +106,15 @@ def test_damage_is_named_and_repair_takes_out_what_depends_on_it(
     assert list(store.tmp.iterdir()) == []
 
 
+def test_what_may_have_been_made_on_a_damaged_layer_goes_also_where_a_sound_one_leads_to_the_same_tree(
+    store: Store,
+) -> None:
+    keep_layer(store, "y", after="a", tree="b")
+    spoil(store.layers / layer_id("b") / "0/mnt/etc/file")
+    repair(store, verify(store))
+    assert left(store) == {"layers/a", "layers/x", "layers/y", "layers/pkg-s", "outputs/of-x"}
+
+
 def test_an_unreadable_record_costs_what_may_stand_on_it(store: Store) -> None:
     """Which tree the layer led to is lost with its record: whatever no whole layer leads to goes as well."""
     (store.layers / layer_id("b") / "record.json").write_text("{")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dibble.run.prepare import Build
     from dibble.run.walk import Walk
     from dibble.sandbox.workspace import Workspace
+    from dibble.store.locks import Holder
     from dibble.store.places import Session
 
 
@@ -76,7 +77,7 @@ def build(request: Request, events: Events) -> BuildResult:
     try:
         if plan.is_complete:
             result = _from_store(known, planning.walk, planning.state, "store")
-        else:
+        if result is None:
             from dibble.sandbox.enter import run_in_namespace
 
             result = run_in_namespace(lambda: _run(known, plan), network=not request.offline)
@@ -116,13 +117,25 @@ def _log_entry(known: Build, plan: Plan, result: BuildResult | None, status: int
     }
 
 
-def _from_store(known: Build, walk: Walk, state: State, where: str) -> BuildResult:
-    """The whole result, of which the store has everything; `where` it comes from is told."""
+def _from_store(known: Build, walk: Walk, state: State, where: str) -> BuildResult | None:
+    """The whole result, of which the store has everything; `where` it comes from is told. None when it has not, as when
+    it was removed since the plan was made."""
+    placed = _place_stored(known, state)
+    if placed is None:
+        return None
+    known.events.note(f"nothing has changed: all {walk.cached} steps and the outputs are in the {where}")
+    place_exports(known, state)
+    return _finished(known, walk, placed)
+
+
+def _place_stored(known: Build, state: State) -> list[Path] | None:
+    """Put the outputs in place from the store; None when it does not have them all."""
     from dibble.outputs.run import place_files
 
-    known.events.note(f"nothing has changed: all {walk.cached} steps and the outputs are in the {where}")
     outputs = OutputStore(known.store)
     folders = [outputs.find(key) for key in known.output_keys(state).values()]
+    if None in folders:
+        return None
     files = {
         f"{known.request.name}{path.name.removeprefix('output')}": path
         for folder in folders
@@ -130,9 +143,16 @@ def _from_store(known: Build, walk: Walk, state: State, where: str) -> BuildResu
         for path in folder.iterdir()
         if path.name.startswith("output")
     }
-    placed = place_files(files, known.request, known.events)
-    place_exports(known, state)
-    return _finished(known, walk, placed)
+    return place_files(files, known.request, known.events)
+
+
+def _outputs_alone(known: Build, state: State, stack: contextlib.ExitStack) -> list[Path] | None:
+    """Take the locks of all outputs; gives those that another build has made until then, in place, if it made all."""
+    outputs = OutputStore(known.store)
+    waited: list[Holder] = []
+    for key in sorted(known.output_keys(state).values()):  # in one order, so that no two builds wait for each other
+        stack.enter_context(outputs.making(key, waited.append))
+    return _place_stored(known, state) if waited else None
 
 
 def _finished(known: Build, walk: Walk, files: list[Path], output_seconds: float | None = None) -> BuildResult:
@@ -155,8 +175,8 @@ def _run(known: Build, plan: Plan) -> BuildResult:
         walk = known.walk()
         remote = stack.enter_context(RemoteSide(known, known.remote, session.path)) if known.remote else None
         if remote:
-            if seen := remote.look():
-                return _from_store(known, *seen, "remote cache")
+            if (seen := remote.look()) and (result := _from_store(known, *seen, "remote cache")):
+                return result
             walk.layers = remote.layers
         workspace = open_workspace(known, session)
         executor = open_executor(known, workspace, walk.layers)
@@ -171,7 +191,10 @@ def _run(known: Build, plan: Plan) -> BuildResult:
 
         state = walk.go(State(manifest=known.manifest), run, pending=bool(known.request.packages), alone=False)
         began = time.monotonic()
-        files = make_outputs(known, session, workspace, executor.lower_directories(state), state)
+        with contextlib.ExitStack() as alone:
+            files = _outputs_alone(known, state, alone)
+            if files is None:
+                files = make_outputs(known, session, workspace, executor.lower_directories(state), state)
         output_seconds = time.monotonic() - began
         walk.timings.append(("outputs", output_seconds))
         if remote:
