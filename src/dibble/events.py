@@ -48,6 +48,9 @@ class StepCached(Event):
 
     step: str
     phase: str
+    network: tuple[str, ...] = ()
+    """The servers that it reached when it ran, `age_s` seconds ago."""
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ class StepFinished(Event):
     seconds: float
     status: int = 0
     bytes: int = 0
+    network: tuple[str, ...] = ()
+    """The servers that it reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

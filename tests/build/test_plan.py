@@ -144,6 +144,22 @@ def test_offline_there_is_no_network_at_all(elements: SmallElements) -> None:
     assert [line for line in lines if line and "|" not in line] == ["lo"]
 
 
+def test_a_step_that_used_the_network_is_marked_with_what_it_reached_and_its_age(elements: SmallElements) -> None:
+    """An address of a link that no packet leaves (RFC 5737): what counts is that the script tried."""
+    elements.script("web/install.d/70-net", "(exec 3<>/dev/udp/192.0.2.7/4711) 2>/dev/null || :")
+    elements.script("web/install.d/71-local", "(exec 3<>/dev/udp/127.0.0.1/4711) 2>/dev/null || :")
+    events = elements.build("web")
+    (finished,) = [one for one in events if one["event"] == "StepFinished" and one["step"] == "install.d/70-net"]
+    assert finished["network"] == ["192.0.2.7:4711"]
+    plan = elements.plan("web")
+    step = of(plan, "install.d/70-net")
+    assert step["network"] == ["192.0.2.7:4711"]
+    assert 0 <= step["age_s"] < 3600
+    assert [one["step"] for one in plan["steps"] if one["network"]] == ["install.d/70-net"]
+    text = elements.run("plan", "-n", "-t", "tar", "web").stdout
+    assert re.search(r"✓ install.d/70-net .* s old, used the network", text)
+
+
 def test_the_graph_of_a_plan_has_every_step_and_output(elements: SmallElements) -> None:
     text = elements.run("plan", "-n", "-t", "tar", "--dot", "web").stdout
     steps = elements.plan("web")["steps"]

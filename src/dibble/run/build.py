@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ from dibble.store.facts import BuildLog
 from dibble.store.layers import LayerStore, OutputStore
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dibble.events import Events
     from dibble.plan.plan import Plan
     from dibble.plan.step import Key, Step
@@ -52,6 +54,8 @@ class BuildResult:
     seconds: float
     timings: tuple[tuple[str, float], ...] = ()
     output_seconds: float | None = None
+    network: Mapping[str, tuple[tuple[str, ...], float]] = field(default_factory=dict)
+    """By step: the servers that its result came from, and when (seconds since 1970)."""
 
 
 def build(request: Request, events: Events) -> BuildResult:
@@ -93,6 +97,7 @@ def build(request: Request, events: Events) -> BuildResult:
 def _log_entry(known: Build, plan: Plan, result: BuildResult | None, status: int) -> dict[str, Any]:
     request = known.request
     timings = dict(result.timings) if result else {}
+    network = {step: found for step, found in result.network.items() if found[0]} if result else {}
     return {
         "began": time.time() - (time.monotonic() - known.began),
         "seconds": time.monotonic() - known.began,
@@ -110,6 +115,7 @@ def _log_entry(known: Build, plan: Plan, result: BuildResult | None, status: int
                 "element": planned.element,
                 "status": planned.status,
                 "seconds": timings.get(planned.step.id),
+                "network": network.get(planned.step.id),
                 "reasons": [[reason.text, str(reason.where), reason.old, reason.new] for reason in planned.reasons],
             }
             for planned in plan.steps
@@ -161,7 +167,7 @@ def _finished(known: Build, walk: Walk, files: list[Path], output_seconds: float
     known.events.send(
         BuildFinished(seconds=seconds, status=0, steps_run=walk.ran, steps_cached=walk.cached, timings=timings)
     )
-    return BuildResult(tuple(files), walk.ran, walk.cached, seconds, timings, output_seconds)
+    return BuildResult(tuple(files), walk.ran, walk.cached, seconds, timings, output_seconds, walk.network)
 
 
 def _run(known: Build, plan: Plan) -> BuildResult:
@@ -184,6 +190,7 @@ def _run(known: Build, plan: Plan) -> BuildResult:
 
         def run(step: Step, key: Key, state: State) -> State:
             after = executor.run(step, key, state)
+            walk.network[step.id] = (executor.network, time.time())
             keep_texts(walk, step, key, state)
             if plan.find(step.id) is None and step.where != "engine":
                 known.events.note(f"{step.id} was not in the plan: a step before it has put it there")

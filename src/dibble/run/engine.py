@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 from dibble.elements import engine_verbs
 from dibble.errors import FetchError, UsageError
@@ -58,6 +59,8 @@ class Engine:
         self.inputs: dict[tuple[str, str], Input] = {}
         self.requests: list[dict[str, Any]] = []
         """What the running step has asked for, with what it came to (`History.requests`)."""
+        self.reached: set[str] = set()
+        """The servers that were asked for the running step's downloads."""
         self.rehearsal: list[tuple[str, list[str]]] | None = None
         """While a step is only rehearsed: what it asks for."""
         self._verbs: dict[str, Callable[[Call], int]] = {
@@ -77,6 +80,7 @@ class Engine:
         self._step, self._inside = step, inside
         self.inputs = {}
         self.requests = []
+        self.reached = set()
 
     def handle(self, call: Call) -> int:
         if self.rehearsal is not None:
@@ -202,6 +206,8 @@ class Engine:
         url, destination = arguments
         root = self._workspace.target if self._inside else self._workspace.view
         target = root / str(Path(call.cwd, destination)).lstrip("/")
+        if server := urlsplit(url).netloc:
+            self.reached.add(server)
         try:
             data = get_small(url)
         except FileGone as error:

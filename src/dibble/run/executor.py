@@ -76,6 +76,8 @@ class Executor:
         self._request = request
         self._workspace = workspace
         self._layers = layers
+        self.network: tuple[str, ...] = ()
+        """The servers that the last step reached."""
         self._facts = Facts(workspace.session.store)
         self._events = events
         self._base = base
@@ -152,7 +154,10 @@ class Executor:
         record = self._keep(step, key, state, began, exports)
         if trace is not None:
             self._facts.put(trace.data(), TRACE_FACT, record.id)
-        self._events.send(StepFinished(step=step.id, seconds=time.time() - began, bytes=record.bytes))
+        self.network = record.network
+        self._events.send(
+            StepFinished(step=step.id, seconds=time.time() - began, bytes=record.bytes, network=record.network)
+        )
         return state.after(record)
 
     def rehearse(self, step: Step, state: State) -> list[tuple[str, list[str]]]:
@@ -284,6 +289,7 @@ class Executor:
         identity = digest(
             [f"schema {SCHEMA}", key.value, *(f"{entry.name}={entry.digest}" for entry in inputs), *again]
         )[:40]
+        reached = self._hooks.reached if step.where != "engine" else ()
         stack: list[str] = []
         kept: list[Path] = []
         hooks: dict[str, str | None] = {}
@@ -317,7 +323,7 @@ class Executor:
             exports=exports[1] if exports else (),
             inputs=inputs,
             marks=tuple(marks),
-            network=tuple(sorted({entry.name for entry in inputs})),
+            network=tuple(sorted({*(entry.name for entry in inputs), *self.engine.reached, *reached})),
             initramfs_pending=self._pending_after(step, state),
             seconds=time.time() - began,
             bytes=total,

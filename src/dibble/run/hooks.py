@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dibble.errors import HookFailed, HookOutput, Where
 from dibble.run.environment import HOOKS_IN_TARGET, for_inside, for_outside, for_phase
+from dibble.sandbox.netwatch import Listener
 from dibble.sandbox.process import run
 from dibble.sandbox.workspace import BUILD_DIRECTORY, CHANNEL
 
@@ -45,13 +46,15 @@ class HookRunner:
     cwd: str
     on_line: Callable[[str, str], None]
     """Called with the step's id and a line of its output."""
+    reached: tuple[str, ...] = ()
+    """The servers that the last script connected to, as `ADDRESS:PORT`."""
     _phases: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def prepare(self) -> None:
         (self._channel / "bash-env").write_text(_BASH_ENV)
 
     def run(self, step: Step, environment_files: Sequence[str], *, commands: str = "") -> None:
-        """Run a script; raises HookFailed with its status, line and last output.
+        """Run a script; raises HookFailed with its status, line and last output. `reached` then tells of its network.
 
         `commands` is a directory that PATH begins with, besides our own.
         """
@@ -68,7 +71,11 @@ class HookRunner:
 
         script = f"{self._hooks(step)}/{step.phase}/{step.script}"
         # Through bash, because a script without an interpreter line runs as a shell script there.
-        done = self._execute(step, ["/bin/bash", "-c", '"$0"', script], env, line)
+        listener = Listener()
+        try:
+            done = self._execute(step, ["/bin/bash", "-c", '"$0"', script], env, line, listener)
+        finally:
+            self.reached = listener.close()
         if done:
             raise HookFailed(
                 f"{step.script} ended with status {done}",
@@ -84,7 +91,14 @@ class HookRunner:
     def _hooks(self, step: Step) -> str:
         return HOOKS_IN_TARGET if step.where == "inside" else f"{BUILD_DIRECTORY}/hooks"
 
-    def _execute(self, step: Step, argv: list[str], env: Mapping[str, str], line: Callable[[str], None]) -> int:
+    def _execute(
+        self,
+        step: Step,
+        argv: list[str],
+        env: Mapping[str, str],
+        line: Callable[[str], None],
+        listener: Listener | None = None,
+    ) -> int:
         inside = step.where == "inside"
         return run(
             argv,
@@ -93,6 +107,7 @@ class HookRunner:
             cwd="/" if inside else self.cwd,
             on_line=line,
             check=False,
+            listener=listener,
         ).status
 
     def _phase_environment(self, step: Step, files: Sequence[str]) -> dict[str, str]:

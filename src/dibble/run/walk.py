@@ -50,6 +50,8 @@ class Walk:
     cached: int = 0
     ran: int = 0
     timings: list[tuple[str, float]] = field(default_factory=list)
+    network: dict[str, tuple[tuple[str, ...], float]] = field(default_factory=dict)
+    """By step: the servers that its result came from, and when (seconds since 1970)."""
     _texts: dict[str, bytes] = field(default_factory=dict)
 
     def go(self, state: State, run: Callable[[Step, Key, State], State], *, pending: bool, alone: bool = True) -> State:
@@ -75,7 +77,9 @@ class Walk:
         if record is None:
             return self._run(step, key, state, run)
         self.cached += 1
-        self.events.send(StepCached(step=step.id, phase=step.phase))
+        age_s = max(0.0, time.time() - record.made)
+        self.network[step.id] = (record.network, record.made)
+        self.events.send(StepCached(step=step.id, phase=step.phase, network=record.network, age_s=age_s))
         if self.on_cached:
             self.on_cached(step, key, record, state)
         return state.after(record)
