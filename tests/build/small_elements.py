@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from tests.people import Person
 
 ROOT = """#!/bin/bash
-# {mark}
 set -eu
 mkdir -p "$TARGET_ROOT"/{{etc,proc,sys,dev,tmp,run,root,opt,var/log,var/tmp,usr/bin,usr/sbin,usr/lib,usr/lib64}}
 for name in bin sbin lib lib64; do ln -s usr/$name "$TARGET_ROOT/$name"; done
@@ -28,6 +27,7 @@ for program in $programs; do
     done
 done
 ln -s bash "$TARGET_ROOT/usr/bin/sh"
+echo {mark} > "$TARGET_ROOT/etc/mark"
 echo root:x:0:0:root:/root:/bin/bash > "$TARGET_ROOT/etc/passwd"
 """
 """Of the tools tree, in which outside scripts run."""
@@ -44,7 +44,7 @@ class SmallElements:
     person: Person
     place: Path
     mark: str = field(default_factory=lambda: str(uuid.uuid4()))
-    """Makes the first step new, so that nothing is shared with other tests; another test's mark shares its layers."""
+    """Stands in the tree, so that no layer is shared with other tests."""
 
     def __post_init__(self) -> None:
         self.write("small/element-provides", "operating-system\n")
