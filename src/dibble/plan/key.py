@@ -185,7 +185,7 @@ def named_files(variables: Mapping[str, str], home: str, texts: Iterable[bytes])
         try:
             status = file.stat()
             if stat.S_ISREG(status.st_mode) and status.st_size <= _NAMED_FILE_LIMIT:
-                found[path] = _content(path, status.st_mtime_ns, status.st_size)
+                found[path] = _content(path, status.st_ctime_ns, status.st_size)
         except OSError:
             continue  # what dibble cannot read, the script cannot either
     return found

@@ -45,7 +45,7 @@ def fingerprint(path: Path) -> str:
             goal = "-"
         return f"{goal[0]}link:{os.readlink(path)}:{goal}"  # noqa: PTH115
     mark = "x" if status.st_mode & 0o111 else "-"
-    return f"{mark}{_digest(str(path), status.st_mtime_ns, status.st_size)}"
+    return f"{mark}{_digest(str(path), status.st_ctime_ns, status.st_size)}"
 
 
 @functools.lru_cache(maxsize=4096)
