@@ -108,6 +108,14 @@ def test_a_linked_file_must_be_the_file_of_its_package(entry: Path, tmp_path: Pa
     assert list(differences(entry)) == [Difference("0/large", "is no longer the file of its package")]
 
 
+def test_links_within_an_entry_are_recorded_there(entry: Path) -> None:
+    """A set of packages from elsewhere has no links into `packages/`, but links among its own names."""
+    os.link(entry / "0/large", entry / "0/other")
+    seal(entry, linked=True)
+    assert list(differences(entry)) == []
+    assert contents.LINKED not in {fields[5] for fields in contents.read(entry).values()}
+
+
 def test_holes_may_move_but_bytes_may_not(tmp_path: Path) -> None:
     made = tmp_path / "entry"
     made.mkdir()

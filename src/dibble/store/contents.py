@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ class NoContents(Exception):
 
 
 def seal(entry: Path, *, linked: bool = False) -> None:
-    """Record what `entry` holds. With `linked`, files with several links are known to be recorded elsewhere.
+    """Record what `entry` holds. With `linked`, files that have names outside it are known to be recorded there.
 
     Linear in names, and in bytes less those of linked files. Raises OSError.
     """
@@ -57,13 +58,15 @@ def describe(entry: Path, *, linked: bool = False) -> list[bytes]:
     root = os.fsencode(entry)
     plain: list[tuple[bytes, os.stat_result]] = []
     large: list[tuple[bytes, os.stat_result]] = []
-    for relative, status in names_below(root):
+    names = list(names_below(root))
+    within = Counter(status.st_ino for _, status in names if status.st_nlink > 1) if linked else Counter()
+    for relative, status in names:
         is_large = stat.S_ISREG(status.st_mode) and status.st_size >= _LARGE
         (large if is_large else plain).append((relative, status))
 
     def record(item: tuple[bytes, os.stat_result]) -> bytes:
         relative, status = item
-        if linked and status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
+        if status.st_nlink > within[status.st_ino] > 0 and stat.S_ISREG(status.st_mode):
             return _record(root, relative, status, LINKED)
         return _record(root, relative, status, _content(root + b"/" + relative, status))
 
