@@ -57,11 +57,15 @@ class RemoteSide:
         self._plan = plan
         self._remote = remote
         self._fetching = Fetching(remote, plan.store, session, plan.events)
-        self._outlook = Outlook(plan.store, remote, self._fetching)
+
+        def warn(text: str) -> None:
+            plan.events.note(text, "warning")
+
+        self._outlook = Outlook(plan.store, remote, self._fetching, warn)
         self._behind = None
         if asked.push:
             self._behind = WriteBehind(remote, Pushing(remote, plan.store, session), plan.events)
-        self.layers: LayerStore = ReadThrough(plan.store, remote, self._fetching, self._behind)
+        self.layers: LayerStore = ReadThrough(plan.store, remote, self._fetching, self._behind, warn)
 
     def __enter__(self) -> RemoteSide:
         return self

@@ -30,8 +30,15 @@ AT_ONCE = 4
 class ReadThrough(LayerStore):
     """Fetches what the store lacks; hands what it has and gets to `behind`, to be copied to the remote cache."""
 
-    def __init__(self, store: Store, remote: RemoteStore, fetching: Fetching, behind: WriteBehind | None) -> None:
-        super().__init__(store)
+    def __init__(
+        self,
+        store: Store,
+        remote: RemoteStore,
+        fetching: Fetching,
+        behind: WriteBehind | None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        super().__init__(store, warn)
         self._remote = remote
         self._fetching = fetching
         self._behind = behind
@@ -67,8 +74,10 @@ class Outlook(LayerStore):
     Only layers that changed the hooks tree are fetched, because the keys of later steps depend on what is in them.
     """
 
-    def __init__(self, store: Store, remote: RemoteStore, fetching: Fetching) -> None:
-        super().__init__(store)
+    def __init__(
+        self, store: Store, remote: RemoteStore, fetching: Fetching, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
+        super().__init__(store, warn)
         self._remote = remote
         self._fetching = fetching
         self.seen: dict[str, Descriptor] = {}
