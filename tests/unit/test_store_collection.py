@@ -127,6 +127,18 @@ def test_packages_stay_as_long_as_a_set_has_links_to_their_files_and_sets_as_lon
     assert [entry.kind for entry in done.removed] == ["layer", "packages", "package"]
 
 
+def test_the_first_layers_of_a_long_build_outlive_its_last_ones(store: Store) -> None:
+    now = time.time()
+    for number, (letter, after) in enumerate((("a", ""), ("b", "a"), ("c", "b"))):
+        keep_layer(store, letter, after=after, content=letter * (1 << 20))
+        record = store.layers / layer_id(letter) / "record.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"made": now - 9000 + number * 3000}))
+        used_at(store, f"layers/{layer_id(letter)}", now - 9000 + number * 3000)
+    store.uses.release()
+    assert collect(store, older_than=5000, now=now).removed == []
+    assert [entry.what for entry in collect(store, max_size=5 << 19, now=now).removed] == ["install.d/c"]
+
+
 def test_files_with_several_names_count_once_and_are_free_with_the_last(store: Store) -> None:
     sha256 = keep_package(store, b"p" * (1 << 20))
     keep_set(store, "s", [sha256])

@@ -104,9 +104,12 @@ class _Wanted:
                 for name in {package_of[inode] for inode in entry.inodes if inode in package_of}:
                     self._needed_by[name].add(entry.name)
 
+        self._used = _used_by_trees(entries)
+
     def used(self, entry: Entry) -> float:
         """When it was last used, itself or by what needs it."""
-        return max([entry.used, *(self.used(self._by_name[name]) for name in self._needed_by[entry.name])])
+        own = self._used.get(entry.name, entry.used)
+        return max([own, *(self.used(self._by_name[name]) for name in self._needed_by[entry.name])])
 
     def is_needed(self, entry: Entry) -> bool:
         return bool(self._needed_by[entry.name])
@@ -121,6 +124,19 @@ class _Wanted:
             self._entries,
             key=lambda entry: (self.used(entry) // _ROUND_S, _RANK[entry.kind], -entry.made, entry.name),
         )
+
+
+def _used_by_trees(entries: list[Entry]) -> dict[str, float]:
+    """When layers were last used, themselves or by a layer that was made on the tree they lead to: a build that goes on
+    for long uses its first layers long before its last ones, which are nothing without them."""
+    found: dict[str, float] = {}
+    of_tree: dict[str, float] = {}
+    for entry in sorted(entries, key=lambda entry: -entry.made):
+        if entry.trees is not None:
+            before, after = entry.trees
+            found[entry.name] = max(entry.used, of_tree.get(after, 0.0))
+            of_tree[before] = max(found[entry.name], of_tree.get(before, 0.0))
+    return found
 
 
 @contextlib.contextmanager

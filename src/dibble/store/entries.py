@@ -44,6 +44,8 @@ class Entry:
     sizes: array[int] = field(default_factory=lambda: array("Q"), repr=False)
     needs: tuple[str, ...] = ()
     """Names of entries without which this one is worth nothing."""
+    trees: tuple[str, str] | None = None
+    """Of a layer: the identities of the target tree before it and after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ def _entry(store: Store, kind: Kind, path: Path, now: float) -> Entry:
     used = min(status.st_mtime, now)
     made, what = used, ""
     needs: tuple[str, ...] = ()
+    data: dict[str, object] = {}
     if kind in ("layer", "packages", "output"):
         data = _json(path / ("complete" if kind == "output" else "record.json"))
         number = data.get("made")
@@ -154,7 +157,10 @@ def _entry(store: Store, kind: Kind, path: Path, now: float) -> Entry:
         what = _package_name(path / "control" / "control")
     elif kind == "download":
         what = _package_name(store.packages / path.parent.name / path.name / "control" / "control")
-    return Entry(kind, str(path.relative_to(store.root)), what, made, used, needs=needs)
+    entry = Entry(kind, str(path.relative_to(store.root)), what, made, used, needs=needs)
+    if kind == "layer":
+        entry.trees = (str(data.get("tree_before", "")), str(data.get("tree", "")))
+    return entry
 
 
 def _told(kind: Kind, data: dict[str, object]) -> tuple[str, tuple[str, ...]]:
