@@ -413,3 +413,8 @@ def test_dib_env_is_text_that_bash_reads_back() -> None:
         text=True,
     )
     assert shown.stdout == value
+
+
+def test_where_the_remote_cache_is_does_not_land_in_images() -> None:
+    words = ("--remote-cache", "s3://b/p", "--remote-cache-push=no", "-o", "x", "an-os")
+    assert request_of(("an-os",), {}, {}, host=HOST, arguments=words).arguments == "-o x an-os"

@@ -72,5 +72,17 @@ def request_of(
         here,
         command=command,
         ramdisk=ramdisk,
-        arguments=" ".join(arguments),
+        arguments=" ".join(_of_the_image(arguments)),
     )
+
+
+def _of_the_image(arguments: Sequence[str]) -> list[str]:
+    """The arguments less those about the remote cache: DIB_ARGS lands in images, which do not depend on it."""
+    kept = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--remote-cache"):
+            kept.append(argument)
+        elif "=" not in argument:
+            next(rest, None)
+    return kept

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 18
 LEVEL = 3
 """zstd's own default: packs faster than most networks carry."""
+_TAR_BUFFER = 1 << 14  # bytes; tarfile copies what is left of its buffer at every read, so a large one costs seconds
 _WINDOW_LIMIT = 1 << 23  # bytes of memory to unpack; RFC 8878, 3.1.1.1.2 asks every decoder for 8 MiB
 _SPARSE_LIMIT = 1 << 16  # pieces of one file; more holes than that are stored as zeros
 _USTAR_SIZE_LIMIT = 8**11  # bytes; beyond, tarfile misreads a sparse file's size record
@@ -105,7 +106,7 @@ def unpack(source: _Readable, expected: Archive, target: Path, tops: Iterable[st
         with tarfile.open(
             fileobj=cast("IO[bytes]", plain),
             mode="r|",
-            bufsize=CHUNK,
+            bufsize=_TAR_BUFFER,
             format=tarfile.PAX_FORMAT,
             encoding=_ENCODING,
             errors=_ERRORS,

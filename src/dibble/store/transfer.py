@@ -7,8 +7,10 @@ zstd unpacks several times faster than the xz of packages, for an archive about 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     from dibble.store.transport import Readable
 
 PACKAGES = "pkg-"
-_SHOWN_FROM = 1 << 20  # bytes; what is fetched in a moment need not be shown
+_LARGE = 1 << 20
+"""Bytes of an archive from which on its fetching is shown, and goes on alone: threads that each make thousands of small
+files take turns at Python's lock, and are several times slower together than one after the other."""
 
 
 class Fetching:
@@ -42,6 +46,7 @@ class Fetching:
         self._store = store
         self._session = session
         self._events = events
+        self._one_large = threading.Lock()
 
     def layer(self, entry: Descriptor, layers: LayerStore) -> bool:
         """Put a layer and the sets of packages below it into the store; False when that cannot be had.
@@ -104,8 +109,13 @@ class Fetching:
         return True
 
     def _unpack(self, entry: Descriptor, archive: Archive, title: str, place: Path) -> None:
-        events = self._events if archive.size >= _SHOWN_FROM else Events()
-        with events.activity(f"fetch {title}") as activity, self._remote.opened(archive) as source:
+        large = archive.size >= _LARGE
+        events = self._events if large else Events()
+        with (
+            self._one_large if large else contextlib.nullcontext(),
+            events.activity(f"fetch {title}") as activity,
+            self._remote.opened(archive) as source,
+        ):
             counted = _Counted(source, lambda done: activity.progress(done, archive.size, "bytes"))
             unpack(counted, archive, place, entry.tops)
         self._check_tops(entry, place)
