@@ -169,7 +169,7 @@ def test_a_variable_changes_every_key_of_a_script(tmp_path: Path, tree: Tree, na
 
 
 @SETTINGS
-@given(tree=trees(), name=st.sampled_from(sorted(VOLATILE - {"ELEMENTS_PATH", "DIB_IMAGE_CACHE"})))
+@given(tree=trees(), name=st.sampled_from(sorted(VOLATILE - {"ELEMENTS_PATH", "DIB_IMAGE_CACHE", "CLEAR_ENV"})))
 def test_a_volatile_variable_changes_no_key(tmp_path: Path, tree: Tree, name: str) -> None:
     assume(not is_host_only(name))
     values = {"DIB_MIN_TMPFS": "3", "DIB_NO_TMPFS": "1", "DIB_DEBUG_TRACE": "1", "IMAGE_TYPE": "raw", "break": ""}
