@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.build.small_elements import SmallElements, printed
 from tests.people import left_sessions
 
 if TYPE_CHECKING:
@@ -106,3 +107,31 @@ def test_a_host_without_programs_builds(ordinary_user: Person) -> None:
     done = person.dibble("build", "-t", "raw", "-o", "image", "debian-minimal", "vm", cwd=place, env=env)
     assert "Cached" not in done.stdout, "every step has run"
     assert (place / "image.raw").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root mounts on the host")
+@pytest.mark.parametrize("who", ["ourselves", "ordinary_user"])
+def test_mounts_below_home_and_beside_the_image_are_no_obstacle(who: str, request: pytest.FixtureRequest) -> None:
+    person: Person = request.getfixturevalue(who)
+    elements = SmallElements(person, person.directory("mounted"))
+    elements.script("small/cleanup.d/50-beside", "echo beside > beside.txt\nmkdir -p sub\necho in > sub/in.txt\nls")
+    point = elements.place / "elsewhere"
+    point.mkdir()
+    (elements.place / "sub").mkdir()
+    for path in (point, elements.place / "sub"):
+        os.chown(path, person.uid, person.gid)
+    subprocess.run(["mount", "-t", "tmpfs", "none", point], check=True)
+    try:
+        events = elements.build("small")
+    finally:
+        subprocess.run(["umount", point], check=True)
+    assert {"elements", "elsewhere", "sub", "beside.txt"} <= set(printed(events, "cleanup.d/50-beside"))
+    assert (elements.place / "beside.txt").read_text() == "beside\n"
+    assert (elements.place / "sub/in.txt").read_text() == "in\n"
+    assert {path.name for path in elements.place.iterdir()} == {
+        "elements",
+        "elsewhere",
+        "sub",
+        "beside.txt",
+        "small.tar",
+    }

@@ -6,6 +6,7 @@ Runs inside the build's namespaces, in one process; the control channel answers 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from dibble.packages.base import Transaction
     from dibble.plan.step import Key, Step
     from dibble.recipe.model import Request
+    from dibble.sandbox.workspace import Scratch
     from dibble.store.layers import LayerStore
 
 TRACED = frozenset({"initramfs", "initramfs-again"})
@@ -146,7 +148,7 @@ class Executor:
         finally:
             left = end_leftovers(set())
             self._workspace.unmount_tree()
-            exports = self._take_exports(scratch.upper) if scratch else None
+            exports = self._take_exports(scratch) if scratch else None
             if scratch:
                 self._workspace.hide_scratch(scratch)
         if left:
@@ -343,22 +345,26 @@ class Executor:
     def _output_directory(self) -> Path:
         return (self._request.cwd / self._request.name).parent.resolve()
 
-    def _take_exports(self, upper: Path) -> Exports | None:
+    def _take_exports(self, scratch: Scratch) -> Exports | None:
         """Copy what an outside hook wrote into the output directory; it is placed there when the build is done."""
-        import shutil
-
-        found = [path for path in upper.iterdir() if path.is_dir() or path.is_file() or path.is_symlink()]
-        if not found:
+        found = {
+            f"{name}/{path.name}" if name else path.name: path
+            for name, upper in scratch.uppers.items()
+            for path in upper.iterdir()
+            if path.is_dir() or path.is_file() or path.is_symlink()
+        }
+        written = {name: path for name, path in found.items() if name not in scratch.stand_ins}
+        if not written:
             return None
         place = self._workspace.new_directory("exports")
-        names = []
-        for path in found:
+        for name, path in written.items():
+            target = place / name
+            target.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir() and not path.is_symlink():
-                shutil.copytree(path, place / path.name, symlinks=True)
+                shutil.copytree(path, target, symlinks=True, dirs_exist_ok=True)
             else:
-                shutil.copy2(path, place / path.name, follow_symlinks=False)
-            names.append(path.name)
-        return place, tuple(sorted(names))
+                shutil.copy2(path, target, follow_symlinks=False)
+        return place, tuple(sorted({name.partition("/")[0] for name in written}))
 
     # --- the engine's own work
 

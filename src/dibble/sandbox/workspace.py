@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from dibble.errors import HostError
 from dibble.sandbox import mounts
 from dibble.sandbox.process import Completed, Running, run, spawn
-from dibble.sandbox.syscalls import MNT_DETACH, make_read_only, umount
+from dibble.sandbox.syscalls import make_read_only
 from dibble.sandbox.toolbox import TOOL_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -133,10 +134,16 @@ def host_view(session: Session) -> ViewToolbox:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """A directory of the host shown writable: `upper` holds what was written, in memory, and nothing else."""
+    """A directory of the host shown writable, with what is written kept apart, in memory, below `place`.
+
+    `uppers` holds the written files of `shown` and of directories below it, by their paths relative to `shown`; of the
+    names in `stand_ins` (relative to `shown`, too) there are only mount points in them.
+    """
 
     shown: Path
-    upper: Path
+    place: Path
+    uppers: dict[str, Path]
+    stand_ins: set[str]
 
 
 class Workspace:
@@ -175,20 +182,53 @@ class Workspace:
     def show_writable(self, path: Path) -> Scratch:
         """Show a host directory to outside hooks; what they write goes to memory, not to the host."""
         self._count += 1
-        place = self._scratch / f"{self._count:03d}"
-        upper, work = place / "upper", place / "work"
-        upper.mkdir(parents=True)
-        work.mkdir()
-        status = path.stat()
-        os.chmod(upper, status.st_mode & 0o7777)  # noqa: PTH101
         target = self.view / path.relative_to("/")
         target.mkdir(parents=True, exist_ok=True)
-        mounts.overlay([path], upper, work, target)
-        return Scratch(target, upper)
+        scratch = Scratch(target, self._scratch / f"{self._count:03d}", {}, set())
+        self._lay_over(path, "", scratch)
+        return scratch
+
+    def _lay_over(self, path: Path, name: str, scratch: Scratch) -> None:
+        """Show `path` at `name` below the scratch's directory, with an upper directory of its own."""
+        number = len(scratch.uppers)
+        upper, work = (scratch.place / f"{number:03d}" / kind for kind in ("upper", "work"))
+        upper.mkdir(parents=True)
+        work.mkdir()
+        os.chmod(upper, path.stat().st_mode & 0o7777)  # noqa: PTH101
+        scratch.uppers[name] = upper
+        target = scratch.shown / name
+        try:
+            mounts.overlay([path], upper, work, target)
+        except HostError:
+            # The kernel lays nothing over a directory of the host that has other mounts in it (`has_locked_children`,
+            # fs/namespace.c). Then each of its entries is shown by itself, and the mounts as they are.
+            if not (below := mounts.mounted_below(path)):
+                raise
+            mounts.bind(upper, target)
+            points = {point.path for point in below if not point.path.is_relative_to(self.session.path)} - {path}
+            for entry in sorted(path.iterdir()):
+                self._show_entry(entry, f"{name}/{entry.name}" if name else entry.name, points, scratch)
+
+    def _show_entry(self, entry: Path, name: str, points: set[Path], scratch: Scratch) -> None:
+        target = scratch.shown / name
+        if entry.is_symlink():
+            target.symlink_to(entry.readlink())
+        elif entry.is_dir() and os.access(entry, os.R_OK | os.X_OK):
+            target.mkdir()
+            if entry in points:
+                mounts.bind(entry, target, read_only=True)
+            else:
+                self._lay_over(entry, name, scratch)
+        elif entry.is_file():
+            target.touch()
+            mounts.bind(entry, target, read_only=True)
+        else:
+            return  # a socket, a device, or what we may not enter: no script could use it
+        scratch.stand_ins.add(name)
 
     def hide_scratch(self, scratch: Scratch) -> None:
-        umount(scratch.shown, MNT_DETACH)
-        shutil.rmtree(scratch.upper.parent, ignore_errors=True)
+        mounts.unmount_all(scratch.shown)
+        shutil.rmtree(scratch.place, ignore_errors=True)
 
     def mount_tree(self, lowers: Sequence[Path]) -> Path:
         """Mount the build tree over the layers (topmost first); returns the new upper directory."""
