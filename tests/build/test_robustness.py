@@ -128,10 +128,5 @@ def test_mounts_below_home_and_beside_the_image_are_no_obstacle(who: str, reques
     assert {"elements", "elsewhere", "sub", "beside.txt"} <= set(printed(events, "cleanup.d/50-beside"))
     assert (elements.place / "beside.txt").read_text() == "beside\n"
     assert (elements.place / "sub/in.txt").read_text() == "in\n"
-    assert {path.name for path in elements.place.iterdir()} == {
-        "elements",
-        "elsewhere",
-        "sub",
-        "beside.txt",
-        "small.tar",
-    }
+    left = {path.name for path in elements.place.iterdir()}
+    assert left == {"elements", "elsewhere", "sub", "beside.txt", "small.tar"}

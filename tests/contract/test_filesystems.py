@@ -168,9 +168,10 @@ def test_content_that_does_not_fit_is_told(kind: str, test_cache: Path) -> None:
         with_tools(test_cache, work)
 
 
+@pytest.mark.parametrize("journal_mib", [4, 64])
 @pytest.mark.parametrize("kind", EXT)
-def test_no_minimum_is_below_what_the_content_takes(kind: str, test_cache: Path) -> None:
-    """A file system of the minimum size takes the content that it was computed for."""
+def test_no_minimum_is_below_what_the_content_takes(kind: str, journal_mib: int, test_cache: Path) -> None:
+    """A file system of the minimum size takes the content that it was computed for, and a journal larger than that."""
     from dibble.tree.walk import content_size
 
     def work(toolbox: Toolbox, directory: Path) -> str:
@@ -179,13 +180,13 @@ def test_no_minimum_is_below_what_the_content_takes(kind: str, test_cache: Path)
             (content / f"file-{number}").write_bytes(b"a" * (number * 50))
         size = content_size(content, ["/"])
         filesystem = load("filesystems", kind)()
-        defaults = Defaults(UUID_OF_TEST, journal_mib=4)
+        defaults = Defaults(UUID_OF_TEST, journal_mib=journal_mib)
         least = filesystem.minimum_size(size.allocated["/"], size.files["/"], node(kind), defaults)
         image = directory / "small.raw"
         with image.open("wb") as file:
             file.truncate(least)
         place = Place(image, Extent("image0", 0, least), content, toolbox, Events(), EPOCH)
-        options = ("-J", "size=4") if kind == "ext4" else ()
+        options = ("-J", f"size={journal_mib}") if kind == "ext4" else ()
         filesystem.write(node(kind, "-i", "4096", *options), place)
         return toolbox.run(["e2fsck", "-fn", toolbox.path(image)]).output
 

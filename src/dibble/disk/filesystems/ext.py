@@ -26,14 +26,31 @@ _FEATURES = ("^metadata_csum_seed", "^orphan_file")
 _EXTENDED = ("assume_storage_prezeroed=1", "nodiscard")
 
 
+_SMALL_RATIO = 4096
+"""Bytes for each inode: what DIB asks for, and what mke2fs takes for small file systems (mke2fs.conf(5))."""
+
+
+def _bytes_per_inode(options: tuple[str, ...]) -> int:
+    """The value of `-i`; it is only read, mke2fs says what is wrong with it."""
+    for number, option in enumerate(options):
+        value = option[2:] or "".join(options[number + 1 : number + 2]) if option.startswith("-i") else ""
+        if value.isdigit() and int(value) > _INODE:
+            return int(value)
+    return _SMALL_RATIO
+
+
 class Ext4:
     info = FilesystemInfo("ext4", label_length=16)
     _features: tuple[str, ...] = _FEATURES
 
     def minimum_size(self, allocated: int, files: int, node: Filesystem, defaults: Defaults) -> int:
-        """Content, its inodes, the journal, and 2 % for bitmaps, descriptors and directories that span blocks."""
+        """Content, the journal, an inode for each `-i` bytes of both, and 2 % for bitmaps, descriptors and directories
+        that span blocks."""
         journal = defaults.journal_mib << 20 if self.info.name == "ext4" else 0
-        return int((allocated + files * _INODE + journal) * 1.02) + (1 << 20)
+        # mke2fs takes no journal of more than half the free blocks (figure_journal_size, misc/util.c of e2fsprogs 1.47)
+        content = max(allocated + journal, 2 * journal)
+        inodes = max(files * _INODE, content * _INODE // (_bytes_per_inode(node.options) - _INODE))
+        return int((content + inodes) * 1.02) + (1 << 20)
 
     def write(self, node: Filesystem, place: Place) -> None:
         toolbox = place.toolbox
