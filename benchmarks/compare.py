@@ -1,16 +1,22 @@
 """Times dibble beside what a user would take instead, in one run, and prints ratios.
 
-    benchmarks/compare.py [--rounds 3] [--suite trixie] [--work /var/tmp/dibble-benchmark] [--without dib]
+    benchmarks/compare.py [--rounds 3] [--suite trixie] [--work /var/tmp/dibble-benchmark] [--without dib] [--explain]
 
 Needs root (diskimage-builder does), a Debian host and a mirror; installs mmdebstrap, debootstrap and the others' tools
 where they are missing. The programs take turns, each round in another order, with every download in a local cache and
-nothing else: no unpacked package, no layer. dibble's tools tree counts as installed, as the others' tools are;
-`dibble, first build` makes that as well. Only ratios of one run mean something.
+nothing else: no unpacked package, no layer. All install the packages of dibble's debian-minimal, among them Debian's
+kernel with its initramfs, and run one script at the end; all but mmdebstrap write a compressed qcow2. The tools tree of
+dibble counts as installed, as the others' tools are; `dibble, first build` makes that as well.
+
+Then one line of the last script is edited: dibble and mkosi (Incremental=yes) build again; for diskimage-builder that
+is a whole build. Only ratios of one run mean something. `--explain` prints where the time of a cold build goes, as the
+events of dibble tell it (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -24,6 +30,8 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
+from benchmarks.explain import explained  # noqa: E402
+from benchmarks.mkosi import Mkosi, MkosiMissing  # noqa: E402
 from benchmarks.proxy import caching_proxy  # noqa: E402
 
 from dibble.packages.debian_sources import host_mirrors  # noqa: E402
@@ -44,8 +52,10 @@ class Contender:
 
     name: str
     prepare: Callable[[], None]
-    run: Callable[[], None]
+    run: Callable[[], object]
     seconds: list[float] = field(default_factory=list)
+    image: Path | None = None
+    """What it writes, for its size and the number of its packages."""
 
     @property
     def median(self) -> float:
@@ -69,6 +79,8 @@ class Benchmark:
         self.cache = work / "dibble-cache"
         self.output = work / "output"
         self.packages: list[str] = []
+        self.elements = work / "elements"
+        self.edits = 0
 
     def call(self, *argv: str | Path, **more: str) -> str:
         log = self.work / "last.log"
@@ -90,13 +102,27 @@ class Benchmark:
 
     # --- dibble
 
-    def dibble(self) -> None:
-        self.call(ROOT / "dibble", "build", "debian-minimal", "-o", "dibble", DIB_IMAGE_CACHE=str(self.cache))
+    def edit(self) -> None:
+        """Another line in the script of the last element."""
+        self.edits += 1
+        script = self.elements / "last" / "install.d" / "90-last"
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(f"#!/bin/bash\nset -eu\necho {self.edits} > /etc/web\n")
+        script.chmod(0o755)
+
+    def dibble(self, *more: str) -> str:
+        (self.output / "dibble.qcow2").unlink(missing_ok=True)
+        words = ("build", "debian-minimal", "last", "-o", "dibble", *more)
+        return self.call(ROOT / "dibble", *words, DIB_IMAGE_CACHE=str(self.cache), ELEMENTS_PATH=str(self.elements))
+
+    def dibble_raw(self) -> None:
+        (self.output / "dibble.raw").unlink(missing_ok=True)
+        self.dibble("-t", "raw")
 
     def forget(self, *kept: str) -> None:
         """Leave only what `kept` names of dibble's cache."""
         for path in self.cache.iterdir() if self.cache.is_dir() else ():
-            if path.name not in kept:
+            if path.name not in kept and path.is_dir():
                 shutil.rmtree(path)
 
     def list_packages(self) -> None:
@@ -145,7 +171,8 @@ class Benchmark:
         program = self.work / "dib-venv" / "bin" / "disk-image-create"
         search = f"{program.parent}:{self.environment['PATH']}"
         cache = str(self.work / "dib-cache")
-        self.call(program, "-t", "qcow2", "-o", "dib", "debian-minimal", PATH=search, DIB_IMAGE_CACHE=cache)
+        words = ("-t", "qcow2", "-o", "dib", "-p", ",".join(self.packages), "debian-minimal", "last")
+        self.call(program, *words, PATH=search, DIB_IMAGE_CACHE=cache, ELEMENTS_PATH=str(self.elements))
 
 
 def install_host_packages() -> None:
@@ -159,20 +186,50 @@ def install_host_packages() -> None:
         subprocess.run(["apt-get", "-qq", "-y", "install", *missing], check=True, env=environment)
 
 
-def contenders(bench: Benchmark, without: set[str]) -> list[Contender]:
+def contenders(bench: Benchmark, without: set[str], mkosi: Mkosi | None) -> list[Contender]:
+    """In groups whose order matters: what needs the build before it stands behind that."""
+
     def nothing() -> None:
         """Needs no preparation."""
 
+    images = bench.output
     found = [
-        Contender("dibble (qcow2)", lambda: bench.forget(*DOWNLOADS, "tools"), bench.dibble),
+        Contender(
+            "dibble (qcow2)", lambda: bench.forget(*DOWNLOADS, "tools"), bench.dibble, image=images / "dibble.qcow2"
+        ),
+        Contender("dibble, one line of the last script edited", bench.edit, bench.dibble),
         Contender("dibble again, nothing changed", nothing, bench.dibble),
+        Contender("dibble, the same as raw", nothing, bench.dibble_raw),
         Contender("dibble, first build (makes its tools tree)", lambda: bench.forget(*DOWNLOADS), bench.dibble),
     ]
     if "mmdebstrap" not in without:
         found.append(Contender("mmdebstrap (same packages, tar)", nothing, bench.mmdebstrap))
+    if mkosi is not None:
+
+        def edit() -> None:
+            bench.edits += 1
+            mkosi.edit(str(bench.edits))
+
+        found.append(Contender(f"mkosi {mkosi.version} (qcow2)", mkosi.forget, mkosi.build, image=mkosi.image))
+        found.append(Contender(f"mkosi {mkosi.version}, one line of the last script edited", edit, mkosi.build))
     if "dib" not in without:
-        found.append(Contender(f"diskimage-builder {DIB_VERSION} (qcow2)", nothing, bench.dib))
+        name = f"diskimage-builder {DIB_VERSION} (qcow2)"
+        found.append(Contender(name, nothing, bench.dib, image=images / "dib.qcow2"))
     return found
+
+
+GROUPS = ("dibble (qcow2)", "dibble, first", "mmdebstrap", "mkosi", "diskimage-builder")
+"""How the names of each group begin whose members keep their order."""
+
+
+def grouped(taking_part: list[Contender]) -> list[list[Contender]]:
+    groups: list[list[Contender]] = []
+    for contender in taking_part:
+        starts = contender.name.startswith(GROUPS) and ", one line" not in contender.name
+        if starts:
+            groups.append([])
+        groups[-1].append(contender)
+    return groups
 
 
 def main() -> None:
@@ -180,7 +237,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--suite", default="trixie")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/dibble-benchmark"))
-    parser.add_argument("--without", action="append", default=[], choices=["mmdebstrap", "dib"])
+    parser.add_argument("--without", action="append", default=[], choices=["mmdebstrap", "dib", "mkosi"])
+    parser.add_argument("--explain", action="store_true", help="print where the time of a cold build goes, and end")
     options = parser.parse_args()
     if os.getuid() != 0:
         sys.exit("benchmarks/compare.py: needs root, because diskimage-builder does")
@@ -189,17 +247,23 @@ def main() -> None:
     with caching_proxy(options.work / "proxy") as proxy:
         bench = Benchmark(options.work, options.suite, proxy)
         bench.output.mkdir(exist_ok=True)
-        if "dib" not in options.without:
-            bench.install_dib()
+        bench.edit()
         print("downloading: one untimed build each", flush=True)
         bench.list_packages()
-        taking_part = contenders(bench, set(options.without))
-        for contender in taking_part[2:]:
-            contender.prepare()
-            contender.run()
+        if options.explain:
+            bench.forget(*DOWNLOADS, "tools")
+            print(explained(bench.dibble("--json")))
+            return
+        without = set(options.without)
+        if "dib" not in without:
+            bench.install_dib()
+        mkosi = None if "mkosi" in without else install_mkosi(bench)
+        taking_part = contenders(bench, without, mkosi)
+        for group in grouped(taking_part)[1:]:
+            group[0].prepare()
+            group[0].run()
         for number in range(options.rounds):
-            # `again` needs the build before it; the rest may stand in any order.
-            order = [taking_part[:2], *([one] for one in taking_part[2:])]
+            order = grouped(taking_part)
             order = order[number % len(order) :] + order[: number % len(order)]
             for contender in (one for group in order for one in group):
                 contender.prepare()
@@ -211,17 +275,53 @@ def main() -> None:
     report(taking_part, bench)
 
 
+def install_mkosi(bench: Benchmark) -> Mkosi | None:
+    """mkosi, ready to build; None, with a line that says why, where it cannot be had."""
+    keyring = next(bench.cache.glob("tools/*/fs/usr/share/keyrings/debian-archive-keyring.gpg"), None)
+    if keyring is None:
+        print("mkosi is left out: no keyring of Debian's archive was found in the tools tree")
+        return None
+    mkosi = Mkosi(bench.work, bench.suite, (bench.mirror, bench.security), bench.environment)
+    try:
+        mkosi.install(keyring)
+        mkosi.configure(bench.packages)
+        mkosi.build()
+    except MkosiMissing as error:
+        print(f"mkosi is left out: {error}")
+        return None
+    return mkosi
+
+
 def report(taking_part: list[Contender], bench: Benchmark) -> None:
-    ours = taking_part[0].median
+    ours = {"cold": taking_part[0].median, "edited": taking_part[1].median}
     rounds = len(taking_part[0].seconds)
     print(f"\n{len(bench.packages)} packages of {bench.suite}, {os.cpu_count()} cores, {rounds} rounds")
-    print("\n| what | median s | min-max s | dibble's share |\n|---|---|---|---|")
+    print("\n| what | median s | min-max s | dibble's share | packages | MB |\n|---|---|---|---|---|---|")
     for contender in taking_part:
         low, high = min(contender.seconds), max(contender.seconds)
-        print(f"| {contender.name} | {contender.median:.1f} | {low:.1f}-{high:.1f} | {ours / contender.median:.2f}x |")
-    sizes = {path.name: path.stat().st_size for path in sorted(bench.output.glob("*.qcow2"))}
-    for name, size in sizes.items():
-        print(f"\n{name}: {size / 1e6:.0f} MB")
+        share = ours["edited" if "edited" in contender.name else "cold"] / contender.median
+        size = count = ""
+        if contender.image is not None:
+            size, count = f"{contender.image.stat().st_size / 1e6:.0f}", str(packages_in(contender.image) or "")
+        print(f"| {contender.name} | {contender.median:.1f} | {low:.1f}-{high:.1f} | {share:.2f}x | {count} | {size} |")
+
+
+def packages_in(image: Path) -> int:
+    """The number of packages that dpkg knows in an image with one ext4 file system, with or without a table."""
+    raw = image.with_suffix(".counted.raw")
+    subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
+    try:
+        table = subprocess.run(["sfdisk", "--json", raw], check=False, capture_output=True, text=True).stdout
+        starts = [part["start"] for part in json.loads(table)["partitiontable"]["partitions"]] if table else [0]
+        for start in reversed(starts):
+            place = f"{raw}?offset={start * 512}"
+            argv = ["debugfs", "-R", "cat /var/lib/dpkg/status", place]
+            found = subprocess.run(argv, check=False, capture_output=True, text=True, errors="replace").stdout
+            if count := found.count("Status: install ok installed"):
+                return count
+    finally:
+        raw.unlink()
+    return 0
 
 
 if __name__ == "__main__":
