@@ -175,6 +175,15 @@ class Workspace:
         path.chmod(0o755)
         return path
 
+    def memory_directory(self, name: str, size: int) -> Path:
+        """An empty directory in memory where that has `size` bytes to spare three times over, else on disk."""
+        if _available_memory() < 3 * size:
+            return self.new_directory(name)
+        self._count += 1
+        path = self._scratch / f"{self._count:03d}-{name}"
+        path.mkdir()
+        return path
+
     def show(self, path: Path, *, read_only: bool = True) -> None:
         """Show a host path to outside hooks at its own path."""
         mounts.bind_at(path, self.view, read_only=read_only)
@@ -269,6 +278,14 @@ class Workspace:
         mounts.unmount_all_below(self.target)
         with contextlib.suppress(OSError):  # a script may have used it as its own
             (self.target / "tmp" / "in_target.d").rmdir()
+
+
+def _available_memory() -> int:
+    """Bytes that can be had without pushing anything out (proc(5), MemAvailable)."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    return 0
 
 
 def end_leftovers(keep: set[int]) -> list[str]:
