@@ -10,6 +10,7 @@ from __future__ import annotations
 import lzma
 import os
 import struct
+import threading
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -63,6 +64,7 @@ class PlainModules:
         self._scratch = scratch
         self._submit = submit
         self._kernels: dict[str, Plain] = {}
+        self._lock = threading.Lock()
 
     @property
     def known(self) -> bool:
@@ -70,14 +72,15 @@ class PlainModules:
         return bool(self._kernels)
 
     def begin(self, roots: Iterable[Path]) -> None:
-        """Begin with the kernels in the files of unpacked packages, each once."""
+        """Begin with the kernels in the files of unpacked packages, each once, whichever thread is first."""
         for root in roots:
-            for source, names in kernels(root):
-                if source.name in self._kernels:
-                    continue
-                directory = self._scratch / source.name
-                parts = tuple(self._submit(make_plain, source, directory, some) for some in _portions(source, names))
-                self._kernels[source.name] = Plain(source, directory, frozenset(names), parts)
+            with self._lock:
+                for source, names in kernels(root):
+                    if source.name in self._kernels:
+                        continue
+                    place = self._scratch / source.name
+                    parts = tuple(self._submit(make_plain, source, place, some) for some in _portions(source, names))
+                    self._kernels[source.name] = Plain(source, place, frozenset(names), parts)
 
     def find(self, version: str) -> Plain | None:
         """A kernel's plain modules, all of them made; None when it is not known or could not be done."""
