@@ -39,7 +39,7 @@ from dibble.packages.dpkg_database import (
     state_of,
 )
 from dibble.packages.dpkg_depmod import Depmod
-from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff
+from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff, quick_environment
 from dibble.packages.dpkg_initramfs import command as initramfs_command
 from dibble.packages.dpkg_scan import is_risky
 
@@ -315,7 +315,7 @@ class Apt:
             stack.enter_context(no_services(root))
             stack.enter_context(self._initramfs.around(root))
             stack.enter_context(self._depmod.around(root))
-            with temporary_awk(root):
+            with self._events.activity("preinst"), temporary_awk(root):
                 for unpacked in placed:
                     if target.preinst(unpacked):
                         replace_lost(root, unpacked)
@@ -328,7 +328,8 @@ class Apt:
                 target.dpkg("--configure", "--no-triggers", "-a", later=True)
                 apt_in_target.unpack(target, self._files.debs([unpacked.package for unpacked in left_out]))
             target.dpkg("--configure", "--no-triggers", "-a")
-            target.dpkg("--triggers-only", "-a")
+            with self._events.activity("triggers"):
+                target.dpkg("--triggers-only", "-a")
         self._check_configured()
 
     # --- a root that is a system
@@ -362,15 +363,20 @@ class Apt:
         old_mask = os.umask(0o022)
         try:
             for group in stages(packages):
-                enter(target.root, group, link=False)
-                for unpacked in group:
-                    target.preinst(unpacked)
-                    place(target.root, unpacked)
-                honour_diversions(target.root, group)
-                activate_file_triggers(target.root, (path for unpacked in group for path in unpacked.paths()))
+                with self._events.activity("place"):
+                    enter(target.root, group, link=False)
+                    for unpacked in group:
+                        target.preinst(unpacked)
+                        place(target.root, unpacked)
+                    honour_diversions(target.root, group)
+                    activate_file_triggers(target.root, (path for unpacked in group for path in unpacked.paths()))
                 with self._initramfs.around(target.root), self._depmod.around(target.root):
                     target.dpkg("--configure", "--no-triggers", "-a")
-            with self._initramfs.around(target.root), self._depmod.around(target.root):
+            with (
+                self._events.activity("triggers"),
+                self._initramfs.around(target.root),
+                self._depmod.around(target.root),
+            ):
                 target.dpkg("--triggers-only", "-a")
         finally:
             os.umask(old_mask)
@@ -436,7 +442,9 @@ class Apt:
         with ExitStack() as stack:
             stack.enter_context(self._events.activity("initramfs"))
             stack.enter_context(self._depmod.around(self._settings.root))
-            target = Target(self._settings.root, on_line or (lambda _line: None), environment=self._environment())
+            quick = stack.enter_context(quick_environment(self._settings.root))
+            environment = {**self._environment(), **quick}
+            target = Target(self._settings.root, on_line or (lambda _line: None), environment=environment)
             done = target.run(argv)
         if done.status:
             last = "".join(f"\n    {line}" for line in done.output.splitlines()[-8:])

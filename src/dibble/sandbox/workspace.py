@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from dibble.errors import HostError
 from dibble.sandbox import mounts
-from dibble.sandbox.process import Completed, Running, run, spawn
+from dibble.sandbox.process import Completed, Running, available_memory, run, spawn
 from dibble.sandbox.syscalls import make_read_only
 from dibble.sandbox.toolbox import TOOL_ENVIRONMENT
 
@@ -177,7 +177,7 @@ class Workspace:
 
     def memory_directory(self, name: str, size: int) -> Path:
         """An empty directory in memory where that has `size` bytes to spare three times over, else on disk."""
-        if _available_memory() < 3 * size:
+        if available_memory() < 3 * size:
             return self.new_directory(name)
         self._count += 1
         path = self._scratch / f"{self._count:03d}-{name}"
@@ -278,14 +278,6 @@ class Workspace:
         mounts.unmount_all_below(self.target)
         with contextlib.suppress(OSError):  # a script may have used it as its own
             (self.target / "tmp" / "in_target.d").rmdir()
-
-
-def _available_memory() -> int:
-    """Bytes that can be had without pushing anything out (proc(5), MemAvailable)."""
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    return 0
 
 
 def end_leftovers(keep: set[int]) -> list[str]:
