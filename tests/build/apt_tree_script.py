@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.build.debian_trees import differences, in_names, of_root, of_tar
 
 from dibble.errors import DibbleError
-from dibble.events import Events, Note
+from dibble.events import Activity, Events, Note
 from dibble.packages.apt import Apt, AptSettings
 from dibble.packages.apt_resolve import AptTransaction
 from dibble.packages.base import BootstrapRequest
@@ -33,14 +34,17 @@ if TYPE_CHECKING:
 
 
 class Notes:
-    """Keeps what users are told."""
+    """Keeps what users are told, and the names of activities that have ended."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.activities: list[str] = []
 
     def handle(self, event: Event) -> None:
         if isinstance(event, Note):
             self.texts.append(event.text)
+        if isinstance(event, Activity) and event.finished:
+            self.activities.append(event.name)
 
     def close(self) -> None: ...
 
@@ -66,6 +70,8 @@ class Driver:
             packages_dir=store.packages,
             blobs_dir=store.blobs,
             state_dir=store.repositories,
+            epoch=1_000_000_000,
+            scratch=self._workspace.new_directory("scratch"),
         )
         self.apt = Apt(settings, toolbox, events)
 
@@ -128,6 +134,28 @@ class Driver:
         """(uri, suite, sha256 of the signed file) of each repository in use."""
         return [[state.uri, state.suite, state.sha256] for state in self.apt.repositories()]
 
+    def ahead(self, names: list[str]) -> None:
+        """Fetch in the background what a request will come to after the bootstrap."""
+        self.apt.fetch_ahead(lambda: self.apt.foresee([self._transaction], names).downloads)
+
+    def initramfs(self) -> dict[str, str]:
+        self.apt.update_initramfs()
+        return self.digests("boot/initrd.img-*")
+
+    def depmod(self, *words: str) -> list[object]:
+        """Status of depmod with the stub over it, and how often it was carried out by us."""
+        before = self._notes.activities.count("depmod")
+        with self.apt.quick_depmod():
+            status, _ = self.run("depmod", *words)
+        return [status, self._notes.activities.count("depmod") - before]
+
+    def digests(self, pattern: str) -> dict[str, str]:
+        """The sha256 of each file in the root that a pattern fits, and its mode."""
+        return {
+            str(path.relative_to(self.root)): f"{sha256(path.read_bytes()).hexdigest()} {path.stat().st_mode:o}"
+            for path in self.root.glob(pattern)
+        }
+
     def run(self, *argv: str) -> list[object]:
         """Status and output of a program in the root."""
         done: Completed = run(argv, root=self.root, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, check=False)
@@ -156,6 +184,7 @@ def _steps(cache: Path, steps: list[list[Any]]) -> list[object]:
             for verb, *arguments in steps:
                 values.append(getattr(driver, verb)(*arguments))
         finally:
+            driver.apt.close()
             unmount_all(session.path)
     return values
 

@@ -210,6 +210,71 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
     assert values["lower again"] == values["lower"]
 
 
+def test_kernel_tables_and_initramfs_are_those_of_the_plain_programs(person: Person) -> None:
+    tables = ["digests", "usr/lib/modules/*/modules.*"]
+    copied = ["digests", "srv/usr/lib/modules/*/modules.*"]
+    kernel = "$(ls /usr/lib/modules)"
+    steps: dict[str, list[Any]] = {
+        "bootstrap": ["bootstrap", request()],
+        "ahead": ["ahead", ["linux-image-cloud-amd64"]],
+        "sources": ["sources", {"etc/apt/sources.list": f"deb {MIRROR} trixie main\n"}],
+        "install": ["install", ["linux-image-cloud-amd64"]],
+        "tables": tables,
+        "remove tables": ["run", "sh", "-c", "rm /usr/lib/modules/*/modules.dep*"],
+        "plainly": ["run", "sh", "-c", f"depmod {kernel}"],
+        "plain tables": tables,
+        "initramfs": ["initramfs"],
+        "plain initramfs": ["run", "env", "SOURCE_DATE_EPOCH=1000000000", "update-initramfs", "-u", "-k", "all"],
+        "made plainly": ["digests", "boot/initrd.img-*"],
+        "a part": [
+            "run",
+            "sh",
+            "-c",
+            f"mkdir -p /srv/usr/lib/modules/{kernel}; ln -s usr/lib /srv/lib; cd /usr/lib/modules/{kernel};"
+            f" cp -r --parents kernel/net/ipv* modules.order modules.builtin* /srv/usr/lib/modules/{kernel}",
+        ],
+        "version": ["run", "sh", "-c", f"printf %s {kernel}"],
+    }
+    values = dict(zip(steps, drive(person, *steps.values()), strict=True))
+    assert values["install"]["notes"] == []
+    assert len(values["tables"]) > 10
+    assert values["tables"] == values["plain tables"]
+    assert values["plain initramfs"][0] == 0
+    assert len(values["initramfs"]) == 1
+    assert values["initramfs"] == values["made plainly"]
+    version = values["version"][1]
+    part = ["-a", "-b", "/srv", version]
+    foreign = f"cp $(find /usr/lib/modules/{version} -name 8021q.ko.xz) /usr/lib/modules/{version}/foreign.ko.xz"
+    more: dict[str, list[Any]] = {
+        **{name: steps[name] for name in ("bootstrap", "sources", "install", "a part")},
+        "tables": tables,
+        "whole": ["depmod", version],
+        "tables again": tables,
+        "of a part": ["depmod", *part],
+        "its tables": copied,
+        "of a part plainly": ["run", "depmod", *part],
+        "its plain tables": copied,
+        "other words": ["depmod", "-n", version],
+        "foreign": ["run", "sh", "-c", foreign],
+        "with it": ["depmod", version],
+        "tables with it": tables,
+        "plainly with it": ["run", "depmod", version],
+        "plain tables with it": tables,
+        "left": ["run", "sh", "-c", "ls -A /dev/shm; ls -l /usr/sbin/depmod"],
+    }
+    values = dict(zip(more, drive(person, *more.values()), strict=True))
+    assert values["whole"] == [0, 1]
+    assert values["tables again"] == values["tables"]
+    assert values["of a part"] == [0, 1]
+    assert len(values["its tables"]) > 10
+    assert values["its tables"] == values["its plain tables"]
+    assert values["other words"] == [0, 0]
+    assert values["with it"] == [0, 0]
+    assert values["tables with it"] == values["plain tables with it"] != values["tables"]
+    assert "kmod" in values["left"][1].splitlines()[-1]
+    assert "dibble" not in values["left"][1]
+
+
 def test_a_root_of_the_release_before_is_merged_from_the_start(ourselves: Person, public_directory: Path) -> None:
     theirs = _reference(public_directory / "bookworm.tar", suite="bookworm", hooks="merged-usr")
     names, audit, found = drive(

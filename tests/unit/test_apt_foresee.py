@@ -17,6 +17,8 @@ from dibble.packages.base import Package
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.unit
+
 _TEXT = st.text(max_size=8)
 _PACKAGES = st.lists(st.builds(Package, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, st.integers(0, 1 << 40)), max_size=3).map(
     tuple

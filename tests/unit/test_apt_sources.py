@@ -236,6 +236,12 @@ def test_a_bootstrap_trusts_the_given_keyring_alone_and_unsigned_only_when_told(
     assert unsigned.places[1] == ("http://n.example/debian", "x")
 
 
+@pytest.mark.parametrize(("value", "insecure"), [("0", False), ("", False), ("no", False), ("1", True), ("yes", True)])
+def test_an_apt_that_may_do_without_signatures_but_is_told_not_to_is_no_danger(value: str, insecure: bool) -> None:
+    for name in ("Acquire::AllowInsecureRepositories", "APT::Get::AllowUnauthenticated"):
+        assert SourceSet("amd64", (), settings=(f'{name} "{value}";',)).is_insecure is insecure
+
+
 def test_an_embedded_key_becomes_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
     (tmp_path / "etc/apt/sources.list.d/v.sources").write_text(

@@ -12,6 +12,7 @@ from dibble.errors import FetchError, PackageError, SignatureError
 from dibble.packages import apt_in_target
 from dibble.packages.apt_apply import essentials, place, reason_against, replace_lost, stages
 from dibble.packages.apt_failures import resolve_failure
+from dibble.packages.apt_files import PackageFiles
 from dibble.packages.apt_foresee import installed_after, written
 from dibble.packages.apt_marks import STATES, marks_after, read_automatic, write_automatic
 from dibble.packages.apt_merge import MergedTree, needs_aliases
@@ -25,7 +26,6 @@ from dibble.packages.apt_sources import (
     target_sources,
 )
 from dibble.packages.apt_state import AptState, RepositoryState, target_settings
-from dibble.packages.base import BootstrapRequest, Download, Package, Transaction
 from dibble.packages.dpkg_configure import ENVIRONMENT, FIRST, Target, no_services, progress_of, temporary_awk
 from dibble.packages.dpkg_database import (
     DATABASE,
@@ -38,15 +38,18 @@ from dibble.packages.dpkg_database import (
     read_status,
     state_of,
 )
-from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff
+from dibble.packages.dpkg_depmod import Depmod
+from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff, quick_environment
 from dibble.packages.dpkg_initramfs import command as initramfs_command
 from dibble.packages.dpkg_scan import is_risky
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from dibble.events import Events
     from dibble.packages.apt_sources import SourceSet
+    from dibble.packages.base import BootstrapRequest, Package, Transaction
     from dibble.sandbox.toolbox import Toolbox
 
 
@@ -68,6 +71,8 @@ class AptSettings:
     """For maintainer scripts, as SOURCE_DATE_EPOCH: useradd(8) and others write the day into files."""
     use: Callable[[Iterable[str]], None] = lambda digests: None
     """Told the sha256 of packages before they are looked for, so that nobody removes them (`Store.use_packages`)."""
+    scratch: Path | None = None
+    """A directory for what lives no longer than the build; kernel modules are decompressed into it, ahead."""
 
 
 class Apt:
@@ -78,10 +83,11 @@ class Apt:
         self._toolbox = toolbox
         self._events = events
         self._state: AptState | None = None
-        self._mirrors: tuple[str, ...] = ()
         self._of_target = False
         self._hooks: tuple[str, ...] = ()
         self._initramfs = PutOff()
+        self._files = PackageFiles(settings, events)
+        self._depmod = Depmod(self._files.modules, events)
 
     # --- deciding
 
@@ -94,7 +100,7 @@ class Apt:
         sources = bootstrap_sources(request, self._toolbox.root or Path("/"))
         self._of_target = False
         self._state = self._reachable(sources, request.mirrors)
-        self._mirrors = request.mirrors
+        self._files.mirrors = request.mirrors
         chosen = parse_transaction(self._ask("install", asked, None), {}, ()).install
         if "usrmerge" in {package.name for package in chosen}.difference(request.include):
             # it brings all of Perl to convert a root; ours has a merged /usr from the start (as with debootstrap)
@@ -151,7 +157,7 @@ class Apt:
         verb = "dist-upgrade" if upgrade else "install" if install else "remove"
         asked = [] if upgrade else [*install, *(f"{name}-" if install else name for name in remove)]
         with state.reading() as lists, written(earlier, lists, self._settings.arch, self._settings.state_dir) as files:
-            output = self._answer(state, verb, asked, *files)
+            output = self._answer(state, verb, asked, *files, activity="resolve ahead")
         installed = {key: package.version for key, package in installed_after(earlier).items()}
         return parse_transaction(output, installed, install)
 
@@ -230,9 +236,16 @@ class Apt:
         return self._answer(self._current(), verb, asked, status, self._settings.root / STATES if status else None)
 
     def _answer(
-        self, state: AptState, verb: str, asked: Sequence[str], status: Path | None, extended: Path | None
+        self,
+        state: AptState,
+        verb: str,
+        asked: Sequence[str],
+        status: Path | None,
+        extended: Path | None,
+        *,
+        activity: str = "resolve",
     ) -> str:
-        with self._events.activity("resolve"):
+        with self._events.activity(activity):
             done = state.run(["apt-get", verb, *PRINT, *asked], status, extended)
         if done.status:
             suites = [suite for _, suite in state.sources.places]
@@ -244,32 +257,18 @@ class Apt:
 
     def fetch(self, transaction: Transaction) -> None:
         """Download what the store lacks and unpack each package there, once ever."""
-        from dibble.packages.fetch import fetch_all
-        from dibble.packages.unpack.deb import unpack_all
+        self._files.fetch(transaction.downloads)
 
-        self._settings.use(package.sha256 for package in transaction.downloads)
-        missing = [package for package in transaction.downloads if not self._entry(package).exists()]
-        if not missing:
-            return
-        downloads = [self._download(package) for package in missing]
-        blobs = fetch_all(downloads, self._settings.blobs_dir, self._events, offline=self._settings.offline)
-        unpack_all(blobs, self._settings.packages_dir, self._events)
+    def fetch_ahead(self, decide: Callable[[], Sequence[Package]]) -> None:
+        """Do what `fetch` does in the background, for the packages that `decide` comes to there.
 
-    def _download(self, package: Package) -> Download:
-        """The package's file, which each mirror has at the same place."""
-        urls = [package.url]
-        for mirror in self._mirrors:
-            if package.url.startswith(mirror.rstrip("/") + "/"):
-                rest = package.url[len(mirror.rstrip("/")) :]
-                urls += [other.rstrip("/") + rest for other in self._mirrors if other != mirror]
-                break
-        return Download(tuple(urls), package.sha256, package.size, package.file_name)
+        Its errors are dropped: they are met again when the packages are needed.
+        """
+        self._files.begin(decide)
 
-    def _entry(self, package: Package) -> Path:
-        return self._settings.packages_dir / package.sha256[:2] / package.sha256
-
-    def _unpacked(self, transaction: Transaction) -> list[Unpacked]:
-        return [Unpacked(package, self._entry(package)) for package in transaction.install]
+    def close(self) -> None:
+        """End what goes on in the background."""
+        self._files.close()
 
     # --- a new root
 
@@ -279,7 +278,7 @@ class Apt:
         Nothing may ever run on, or write to, the directory itself. Packages that are not provably safe to place are
         left to `configure`.
         """
-        packages = self._unpacked(transaction)
+        packages = self._files.unpacked(transaction.install)
         packages.sort(key=lambda unpacked: unpacked.package.name != "base-files")  # it ships the links of a merged /usr
         with self._events.activity("merge") as activity:
             tree = MergedTree(directory)
@@ -307,7 +306,7 @@ class Apt:
         """
         root = self._settings.root
         present = {package.name for package in packages_in(read_status(root))}
-        packages = self._unpacked(transaction)
+        packages = self._files.unpacked(transaction.install)
         left_out = [unpacked for unpacked in packages if unpacked.package.name not in present]
         placed = [unpacked for unpacked in packages if unpacked.package.name in present]
         placed.sort(key=lambda unpacked: unpacked.package.name != "base-passwd")  # its preinst makes the users
@@ -315,7 +314,8 @@ class Apt:
             target = self._target(len(packages), stack, None)
             stack.enter_context(no_services(root))
             stack.enter_context(self._initramfs.around(root))
-            with temporary_awk(root):
+            stack.enter_context(self._depmod.around(root))
+            with self._events.activity("preinst"), temporary_awk(root):
                 for unpacked in placed:
                     if target.preinst(unpacked):
                         replace_lost(root, unpacked)
@@ -326,9 +326,10 @@ class Apt:
                 target.dpkg("--configure", "--no-triggers", *basic, later=True)
             if left_out:
                 target.dpkg("--configure", "--no-triggers", "-a", later=True)
-                apt_in_target.unpack(target, self._debs([unpacked.package for unpacked in left_out]))
+                apt_in_target.unpack(target, self._files.debs([unpacked.package for unpacked in left_out]))
             target.dpkg("--configure", "--no-triggers", "-a")
-            target.dpkg("--triggers-only", "-a")
+            with self._events.activity("triggers"):
+                target.dpkg("--triggers-only", "-a")
         self._check_configured()
 
     # --- a root that is a system
@@ -344,7 +345,7 @@ class Apt:
         before = read_automatic(root)
         if known:
             self.fetch(known)
-            packages = self._unpacked(known)
+            packages = self._files.unpacked(known.install)
             reason = " ".join(self._hooks) or reason_against(root, known, packages, read_status(root))
             with ExitStack() as stack:
                 target = self._target(len(known.downloads) + len(known.local), stack, on_line)
@@ -362,21 +363,26 @@ class Apt:
         old_mask = os.umask(0o022)
         try:
             for group in stages(packages):
-                enter(target.root, group, link=False)
-                for unpacked in group:
-                    target.preinst(unpacked)
-                    place(target.root, unpacked)
-                honour_diversions(target.root, group)
-                activate_file_triggers(target.root, (path for unpacked in group for path in unpacked.paths()))
-                with self._initramfs.around(target.root):
+                with self._events.activity("place"):
+                    enter(target.root, group, link=False)
+                    for unpacked in group:
+                        target.preinst(unpacked)
+                        place(target.root, unpacked)
+                    honour_diversions(target.root, group)
+                    activate_file_triggers(target.root, (path for unpacked in group for path in unpacked.paths()))
+                with self._initramfs.around(target.root), self._depmod.around(target.root):
                     target.dpkg("--configure", "--no-triggers", "-a")
-            with self._initramfs.around(target.root):
+            with (
+                self._events.activity("triggers"),
+                self._initramfs.around(target.root),
+                self._depmod.around(target.root),
+            ):
                 target.dpkg("--triggers-only", "-a")
         finally:
             os.umask(old_mask)
 
     def _apply_in_target(self, target: Target, transaction: AptTransaction) -> None:
-        debs = self._debs(transaction.downloads)
+        debs = self._files.debs(transaction.downloads)
         with ExitStack() as stack:
             if not {package.name for package in transaction.downloads} & set(INITRAMFS_PACKAGES):
                 # dpkg cannot replace a file that something is mounted on
@@ -386,14 +392,6 @@ class Apt:
                 apt_in_target.apt_install(target, transaction, self._current(), debs, shown)
             else:
                 apt_in_target.dpkg_install(target, transaction, debs)
-
-    def _debs(self, packages: Sequence[Package]) -> dict[str, Path]:
-        """The package files, by the names that apt gives them; those that are gone from the store are fetched again."""
-        from dibble.packages.fetch import fetch_all
-
-        downloads = [self._download(package) for package in packages]
-        blobs = fetch_all(downloads, self._settings.blobs_dir, self._events, offline=self._settings.offline)
-        return {apt_in_target.archive_name(package): blobs[package.sha256] for package in packages}
 
     def _check_configured(self) -> None:
         bad = [
@@ -443,12 +441,19 @@ class Apt:
             return
         with ExitStack() as stack:
             stack.enter_context(self._events.activity("initramfs"))
-            target = Target(self._settings.root, on_line or (lambda _line: None), environment=self._environment())
+            stack.enter_context(self._depmod.around(self._settings.root))
+            quick = stack.enter_context(quick_environment(self._settings.root))
+            environment = {**self._environment(), **quick}
+            target = Target(self._settings.root, on_line or (lambda _line: None), environment=environment)
             done = target.run(argv)
         if done.status:
             last = "".join(f"\n    {line}" for line in done.output.splitlines()[-8:])
             raise PackageError(f"{' '.join(argv)} ended with status {done.status}{last}")
         self._initramfs.asked = False
+
+    def quick_depmod(self) -> AbstractContextManager[None]:
+        """While the block runs, depmod in the root takes what was done ahead of its work; the same comes out."""
+        return self._depmod.around(self._settings.root)
 
     def installed(self) -> list[Package]:
         """The packages whose files are in the root, sorted by name as in dpkg's status file."""

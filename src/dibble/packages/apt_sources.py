@@ -39,6 +39,9 @@ _SETTINGS = re.compile(
 )
 
 
+_FALSE = ("", "no", "false", "without", "off", "disable", "0")  # apt-pkg/contrib/strutl.cc, StringToBool
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSet:
     """Sources whose `signed_by` values are names in `keys`, or fingerprints; `trusted` keys serve the others.
@@ -75,7 +78,9 @@ class SourceSet:
         fields = {name for source in self.sources for name, _ in source.fields}
         risky = {"Trusted", "Allow-Insecure", "Allow-Weak", "Allow-Downgrade-To-Insecure"}
         return bool(fields & risky) or any(
-            "insecure" in line.lower() or "unauth" in line.lower() for line in self.settings
+            ("insecure" in line.lower() or "unauth" in line.lower())
+            and line.partition(" ")[2].strip('";').lower() not in _FALSE
+            for line in self.settings
         )
 
     @property

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from dibble.sandbox import mounts
+from dibble.sandbox.process import available_memory
 from dibble.sandbox.syscalls import MNT_DETACH, umount
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ fi
 echo "$*" >> /{_NOTE}
 echo "update-initramfs: put off until all packages are configured"
 """
+
+
+_SIZE = 256 << 20
+"""Bytes that the tree of an initramfs with most modules takes (MODULES=most; firmware adds to it)."""
 
 
 class PutOff:
@@ -60,6 +66,25 @@ class PutOff:
             stub.unlink()
             self.asked |= note.exists()
             note.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def quick_environment(root: Path) -> Iterator[dict[str, str]]:
+    """Variables with which initramfs-tools makes the same file in less time, while the block runs.
+
+    It works in memory where there is enough. Multithreaded zstd gives the same bytes for any number of threads; only
+    `--single-thread` is another format (zstd(1)), which nobody uses here.
+    """
+    variables = {"ZSTD_NBTHREADS": str(os.cpu_count() or 1)}
+    place = root / "dev/shm/.dibble-initramfs"
+    if not (root / "usr/sbin/mkinitramfs").exists() or available_memory() < 4 * _SIZE:
+        yield variables
+        return
+    place.mkdir(exist_ok=True)
+    try:
+        yield {**variables, "TMPDIR": f"/{place.relative_to(root)}"}
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def command(root: Path) -> list[str] | None:

@@ -250,6 +250,7 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
     import shutil
 
     from dibble.packages.apt import Apt, AptSettings
+    from dibble.packages.kernel_modules import SCRATCH_BYTES
     from dibble.run.executor import Executor
 
     base = workspace.new_directory("base")
@@ -270,6 +271,7 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
         max_age_s=plan.request.max_age_s,
         epoch=plan.epoch,
         use=plan.store.use_packages,
+        scratch=workspace.memory_directory("scratch", SCRATCH_BYTES),
     )
     return Executor(
         request=plan.request,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from dibble.elements import engine_verbs
-from dibble.errors import FetchError, UsageError
+from dibble.errors import DibbleError, FetchError, UsageError
 from dibble.events import OutputLine
 from dibble.packages.base import BootstrapRequest, request_data
 from dibble.store.layers import Input
@@ -38,7 +38,7 @@ class Engine:
     """Answers calls for one build. The executor says with `begin` and `end` which step is running.
 
     `put_packages_below` mounts a directory of merged packages under the running step's upper directory; it belongs to
-    the executor, which owns the overlay.
+    the executor, which owns the overlay. `packages` are those of the command line.
     """
 
     def __init__(
@@ -48,12 +48,15 @@ class Engine:
         workspace: Workspace,
         events: Events,
         put_packages_below: Callable[[Transaction, Callable[[Path], None]], None],
+        *,
+        packages: tuple[str, ...] = (),
     ) -> None:
         self.apt = apt
         self._elements = elements
         self._workspace = workspace
         self._events = events
         self._put_packages_below = put_packages_below
+        self._packages_asked_for = packages
         self._step = ""
         self._inside = False
         self.inputs: dict[tuple[str, str], Input] = {}
@@ -142,6 +145,7 @@ class Engine:
         request = _bootstrap_request(call.arguments)
         transaction = self.apt.bootstrap(request)
         self._note(request_data(transaction, "bootstrap", call.arguments))
+        self._look_ahead(transaction, call)
         self.apt.fetch(transaction)
         self._put_packages_below(transaction, lambda directory: self.apt.merge(transaction, directory))
         self._workspace.mount_system_in_target()
@@ -220,6 +224,21 @@ class Engine:
         return 0
 
     # --- support
+
+    def _look_ahead(self, bootstrap: AptTransaction, call: Call) -> None:
+        """Let the packages that later phases will want be fetched and unpacked while the first ones are configured.
+
+        Those that scripts ask for by themselves are not known. An upgrade from the sources of the bootstrap brings
+        nothing new.
+        """
+        names = dict.fromkeys(self._packages_asked_for)
+        for phase in ("pre-install.d", "install.d", "post-install.d"):
+            with contextlib.suppress(DibbleError):  # whoever asks in earnest is told
+                names.update(
+                    dict.fromkeys(engine_verbs.package_installs(["--phase", phase], self._context(call)).install)
+                )
+        if names:
+            self.apt.fetch_ahead(lambda: self.apt.foresee([bootstrap], tuple(names)).downloads)
 
     def _context(self, call: Call) -> engine_verbs.Context:
         return engine_verbs.Context(self._elements, call.environment, self._workspace.target)

@@ -90,7 +90,9 @@ class Executor:
         self._resolv_conf = self._host_resolv_conf()
         self._uppers: list[tuple[str, Path]] = []  # of the running step, oldest first: ("upper" | stack entry, path)
         self._lowers: list[Path] = []
-        self.engine = Engine(apt, element_set.elements, workspace, events, self._put_packages_below)
+        self.engine = Engine(
+            apt, element_set.elements, workspace, events, self._put_packages_below, packages=request.packages
+        )
         channel_directory = workspace.view / CHANNEL.relative_to("/")
         self._channel = ControlChannel(channel_directory, self.engine.handle)
         self._hooks = HookRunner(
@@ -112,6 +114,7 @@ class Executor:
         }
 
     def close(self) -> None:
+        self.engine.apt.close()
         self._channel.close()
 
     def lower_directories(self, state: State) -> list[Path]:

@@ -31,7 +31,12 @@ MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 
-_SYS_MOUNT_SETATTR = 442  # the same on every architecture since Linux 5.12
+_SYS_OPEN_TREE = 428  # these are the same on every architecture, since Linux 5.2 …
+_SYS_MOVE_MOUNT = 429
+_SYS_MOUNT_SETATTR = 442  # … and 5.12
+_OPEN_TREE_CLONE = 1
+_OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+_MOVE_MOUNT_F_EMPTY_PATH = 4
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
 _MOUNT_ATTR_RDONLY = 1
@@ -63,6 +68,30 @@ def mount(source: str | Path, target: str | Path, kind: str = "", flags: int = 0
         os.fsencode(source), os.fsencode(target), kind.encode() or None, ctypes.c_ulong(flags), data.encode() or None
     )
     _check(result, f"mount {kind or source} on {target}")
+
+
+def mount_over(source: str | Path, target: str | Path) -> None:
+    """Bind-mount a file over `target` itself, also if that is a symbolic link (open_tree(2), Linux >= 5.2)."""
+    tree = _LIBC.syscall(
+        ctypes.c_long(_SYS_OPEN_TREE),
+        ctypes.c_int(_AT_FDCWD),
+        os.fsencode(source),
+        ctypes.c_uint(_OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC),
+    )
+    if tree < 0:
+        _check(tree, f"open_tree {source}")
+    try:
+        result = _LIBC.syscall(
+            ctypes.c_long(_SYS_MOVE_MOUNT),
+            ctypes.c_int(tree),
+            b"",
+            ctypes.c_int(_AT_FDCWD),
+            os.fsencode(target),
+            ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
+        )
+        _check(result, f"move_mount on {target}")
+    finally:
+        os.close(tree)
 
 
 def umount(target: str | Path, flags: int = 0) -> None:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from dibble.errors import HostError
 from dibble.sandbox import mounts
-from dibble.sandbox.process import Completed, Running, run, spawn
+from dibble.sandbox.process import Completed, Running, available_memory, run, spawn
 from dibble.sandbox.syscalls import make_read_only
 from dibble.sandbox.toolbox import TOOL_ENVIRONMENT
 
@@ -173,6 +173,15 @@ class Workspace:
         path = self.session.path / f"{self._count:03d}-{name}"
         path.mkdir()
         path.chmod(0o755)
+        return path
+
+    def memory_directory(self, name: str, size: int) -> Path:
+        """An empty directory in memory where that has `size` bytes to spare three times over, else on disk."""
+        if available_memory() < 3 * size:
+            return self.new_directory(name)
+        self._count += 1
+        path = self._scratch / f"{self._count:03d}-{name}"
+        path.mkdir()
         return path
 
     def show(self, path: Path, *, read_only: bool = True) -> None:

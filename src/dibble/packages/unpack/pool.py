@@ -1,0 +1,120 @@
+"""Worker processes that unpack packages, in the foreground or ahead of need, each package once.
+
+They run at a lower priority than maintainer scripts, whose time nobody can shorten. `begin` starts them by fork, so
+call it first while no other thread starts a program: a worker would inherit its pipes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
+
+from dibble.errors import HostError, PackageError
+from dibble.packages.unpack.deb import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from dibble.events import Events
+
+NICENESS = 5  # a script that competes with a worker for a core gets three quarters of it (sched(7))
+
+
+class UnpackPool:
+    """Unpacks into `packages_dir/SHA256[:2]/SHA256`. Safe to use from several threads."""
+
+    def __init__(self, packages_dir: Path, events: Events) -> None:
+        self._packages_dir = packages_dir
+        self._events = events
+        self._lock = threading.Lock()
+        self._running: dict[str, Future[None]] = {}
+        self._pool: ProcessPoolExecutor | None = None
+        self._workers: list[multiprocessing.process.BaseProcess] = []
+        self._closed = False
+
+    def begin(self) -> None:
+        """Start the workers, if they are not there yet."""
+        with self._lock:
+            if self._pool is None and not self._closed:
+                before = set(multiprocessing.active_children())
+                # fork: the modules are loaded, and workers touch neither threads nor events of this process
+                context = multiprocessing.get_context("fork")
+                count = os.cpu_count() or 1
+                self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_be_a_worker)
+                for _ in range(count):
+                    self._pool.submit(os.getpid)
+                self._workers = [child for child in multiprocessing.active_children() if child not in before]
+
+    def start(self, debs: Mapping[str, Path]) -> None:
+        """Begin to unpack packages, given as sha256 → .deb, biggest first; faults show when they are waited for."""
+        for sha256 in sorted(debs, key=lambda sha256: -debs[sha256].stat().st_size):
+            place = self.place(sha256)
+            with self._lock:
+                if sha256 in self._running or place.exists():
+                    continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            future = self.submit(unpack, debs[sha256], place)
+            with self._lock:
+                self._running[sha256] = future
+
+    def finish(self, debs: Mapping[str, Path]) -> None:
+        """Unpack packages to the end. Raises as `unpack`, and HostError when a worker was killed."""
+        self.start(debs)
+        with self._lock:
+            waiting = {self._running[sha256]: sha256 for sha256 in debs if sha256 in self._running}
+        waiting = {future: sha256 for future, sha256 in waiting.items() if not self.place(sha256).exists()}
+        if not waiting:
+            return
+        with self._events.activity("unpack") as activity:
+            for done, future in enumerate(as_completed(waiting)):
+                try:
+                    future.result()
+                except BrokenProcessPool as error:
+                    raise _killed() from error
+                except BaseException:
+                    with self._lock:
+                        del self._running[waiting[future]]  # to be tried again, perhaps with another file
+                    raise
+                activity.progress(done + 1, len(waiting), "packages")
+
+    def place(self, sha256: str) -> Path:
+        return self._packages_dir / sha256[:2] / sha256
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Let a worker call a function of a module. Raises HostError when the workers are gone."""
+        self.begin()
+        if self._pool is None:
+            raise PackageError("the build is over")
+        try:
+            return self._pool.submit(function, *arguments)
+        except (BrokenProcessPool, RuntimeError) as error:
+            raise _killed() from error
+
+    def close(self) -> None:
+        """End the workers at once, whatever they are doing; what they were making can be made again."""
+        with self._lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            for worker in self._workers:
+                worker.kill()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _killed() -> HostError:
+    return HostError(
+        "a process that unpacked packages was killed",
+        hint="if nobody killed it, the machine may have run out of memory: see dmesg",
+    )
+
+
+def _be_a_worker() -> None:
+    """In a worker: let Ctrl-C end it at once, without a traceback; the parent has its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.nice(NICENESS)
