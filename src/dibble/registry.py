@@ -47,6 +47,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "raw": "dibble.outputs.raw:Raw",
         "qcow2": "dibble.outputs.qcow2:Qcow2",
         "tar": "dibble.outputs.tar:Tar",
+        "docker": "dibble.outputs.docker:Docker",
     },
 }
 

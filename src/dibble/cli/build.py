@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dibble.cli.options import request_options, settings_of
-from dibble.recipe.load import request_of
+from dibble.recipe.load import requests_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,13 +66,22 @@ def build_image(
     from dibble.events import Events
     from dibble.run.build import build as run_build
 
-    request = request_of(
+    requests = requests_of(
         words, settings_of(values, command), os.environ, command=command, ramdisk=ramdisk, arguments=own_arguments()
     )
+    if len(requests) > 1:
+        from dibble.cli.build_several import build_several
+
+        return build_several(requests, own_arguments(), command=command, as_json=as_json)
+    (request,) = requests
     reporters = reporters_for(request, as_json=as_json)
     events = Events(reporters)
     try:
         run_build(request, events)
+        if "docker" in request.outputs:
+            from dibble.outputs.docker import load
+
+            load(request, events)
     except DibbleError as error:
         for reporter in reporters:
             reporter.failed(error)

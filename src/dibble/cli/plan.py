@@ -10,7 +10,7 @@ import click
 
 from dibble.cli.build import own_arguments
 from dibble.cli.options import request_options, settings_of
-from dibble.recipe.load import request_of
+from dibble.recipe.load import requests_of
 
 if TYPE_CHECKING:
     from dibble.plan.plan import Plan
@@ -35,23 +35,29 @@ if TYPE_CHECKING:
 def plan(words: tuple[str, ...], as_json: bool, as_dot: bool, resolve: bool, show_all: bool, **values: Any) -> int:
     """Show every step of a build in order: where it runs, its key, whether the cache has it and, if not, why.
 
-    With the packages and their sizes, the disk and the outputs. Nothing is built.
+    With the packages and their sizes, the disk and the outputs. Nothing is built. For several architectures, one plan
+    after the other is printed (--json: a list of them).
     """
-    request = request_of(words, settings_of(values, "build"), os.environ, arguments=own_arguments())
-    made = plan_for(request, resolve=resolve)
+    requests = requests_of(words, settings_of(values, "build"), os.environ, arguments=own_arguments())
+    plans = [plan_for(request, resolve=resolve) for request in requests]
     if as_json:
         from dibble.plan.plan import plan_data
 
-        click.echo(json.dumps(plan_data(made), indent=2))
+        found = [plan_data(made) for made in plans]
+        click.echo(json.dumps(found if len(found) > 1 else found[0], indent=2))
     elif as_dot:
         from dibble.cli.plan_dot import dot
 
-        click.echo(dot(made))
+        for made in plans:
+            click.echo(dot(made))
     else:
         from dibble.cli.plan_text import lines
 
-        for line in lines(made, request.cwd, show_all=show_all):
-            click.echo(line)
+        for number, made in enumerate(plans):
+            if number:
+                click.echo()
+            for line in lines(made, requests[0].cwd, show_all=show_all):
+                click.echo(line)
     return 0
 
 

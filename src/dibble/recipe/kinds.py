@@ -199,6 +199,7 @@ TEXT = Kind("TEXT", _text, lambda data: _text(scalar_text(data)), {"type": ["str
 PATH = Kind("PATH", _text, lambda data: _text(scalar_text(data)), {"type": "string"})
 WHOLE = Kind("N", _whole, _whole_of_data, {"type": "integer", "minimum": 0})
 COUNT = Kind("", _whole, _whole_of_data, {"type": "integer", "minimum": 0}, counts=True)
+ARCHITECTURES = Kind("ARCH,ARCH", _text, lambda data: ",".join(_words_of_data(data)), _LIST)
 DURATION = Kind(
     "TIME",
     seconds_of,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.errors import HostError, UsageError
-from dibble.recipe.merge import Asked, Host, cache_dir_of, merge
+from dibble.recipe.kinds import words_of
+from dibble.recipe.merge import Asked, Host, cache_dir_of, debian_arch, merge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +40,38 @@ def cache_dir(environ: Mapping[str, str]) -> Path:
     return cache_dir_of(environ.get("DIB_IMAGE_CACHE"), environ, this_host())
 
 
+def requests_of(
+    words: Sequence[str],
+    settings: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    command: Command = "build",
+    ramdisk: bool = False,
+    arguments: Sequence[str] = (),
+    host: Host | None = None,
+) -> tuple[Request, ...]:
+    """The requests of a command line: one for each architecture, named NAME-ARCH where there are several.
+
+    Raises as `request_of`.
+    """
+    whole = request_of(words, settings, environ, command=command, ramdisk=ramdisk, arguments=arguments, host=host)
+    asked = tuple(dict.fromkeys(debian_arch(word) for word in words_of(whole.arch)))
+    if len(asked) < 2:
+        return (whole,)
+    return tuple(
+        request_of(
+            words,
+            {**settings, "arch": arch, "name": f"{whole.name}-{arch}"},
+            environ,
+            command=command,
+            ramdisk=ramdisk,
+            arguments=arguments,
+            host=host,
+        )
+        for arch in asked
+    )
+
+
 def request_of(
     words: Sequence[str],
     settings: Mapping[str, object],
@@ -49,7 +82,7 @@ def request_of(
     arguments: Sequence[str] = (),
     host: Host | None = None,
 ) -> Request:
-    """The request of a command line: `words` are elements and, for `build`, at most one recipe file.
+    """The one request of a command line: `words` are elements and, for `build`, at most one recipe file.
 
     Raises UsageError, RecipeError.
     """

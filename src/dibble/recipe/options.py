@@ -51,8 +51,8 @@ TOOLS = kinds.one_of("tree", "host")
 OPTIONS: tuple[Option, ...] = (
     Option(
         "arch",
-        kinds.TEXT,
-        "Architecture of the image (amd64, arm64 …); that of this machine unless given.",
+        kinds.ARCHITECTURES,
+        "Architecture of the image (amd64, i386 …); that of this machine unless given. Several make an image each.",
         ("-a",),
         ("--arch",),
         variable="ARCH",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dibble import __version__
 from dibble.elements.assemble import element_set
-from dibble.errors import DiskLayoutError, OutputError
+from dibble.errors import DiskLayoutError, OutputError, UsageError
 from dibble.plan.manifest import digest, manifest_of
 from dibble.plan.refresh import Refresh
 from dibble.run.environment import COMMANDS, image_environment
@@ -113,6 +114,7 @@ def prepare(request: Request, events: Events) -> Build:
     from dibble.elements.readers.block_device import VARIABLE, choose_block_device
     from dibble.packages.debian_sources import host_mirrors
 
+    _check_architecture(request)
     directory = (request.cwd / request.name).parent
     if not directory.is_dir():
         raise OutputError(f"the directory {directory} for the image does not exist", hint=f"mkdir -p {directory}")
@@ -180,6 +182,21 @@ def prepare(request: Request, events: Events) -> Build:
         tools_identity=_tools_identity(request, store, events),
         remote=remote_store(request, events),
     )
+
+
+RUNS = {"x86_64": ("amd64", "i386"), "aarch64": ("arm64",), "ppc64le": ("ppc64el",), "riscv64": ("riscv64",)}
+"""By `uname -m`: Debian's names of the architectures whose programs the machine runs itself."""
+
+
+def _check_architecture(request: Request) -> None:
+    """Raises UsageError for an architecture whose scripts cannot run here, before anything is built."""
+    machine = os.uname().machine
+    known = RUNS.get(machine, (request.arch,))
+    if request.arch not in known:
+        raise UsageError(
+            f'this machine ({machine}) does not run programs of the architecture "{request.arch}"',
+            hint=f"choose {' or '.join(known)} with -a, or build on a machine of that architecture",
+        )
 
 
 def _element_files(elements: ElementSet) -> dict[str, bytes]:
