@@ -8,6 +8,7 @@ STEPS is a JSON list of [verb, arguments…]; the result, on the standard output
 from __future__ import annotations
 
 import json
+import os
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -70,7 +71,7 @@ class Driver:
             packages_dir=store.packages,
             blobs_dir=store.blobs,
             state_dir=store.repositories,
-            epoch=1_000_000_000,
+            epoch=int(epoch) if (epoch := os.environ.get("SOURCE_DATE_EPOCH")) else None,
             scratch=self._workspace.new_directory("scratch"),
         )
         self.apt = Apt(settings, toolbox, events)

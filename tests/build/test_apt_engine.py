@@ -81,11 +81,11 @@ def request(suite: str = "trixie", mirror: str = MIRROR, **more: Any) -> dict[st
     return {"suite": suite, "mirrors": [mirror], **more}
 
 
-def drive(person: Person, *steps: list[Any]) -> list[Any]:
-    """The value of each step of tests/build/apt_tree_script.py, run as a person."""
+def drive(person: Person, *steps: list[Any], **variables: str) -> list[Any]:
+    """The value of each step of tests/build/apt_tree_script.py, run as a person with more variables."""
     person.dibble("--version")  # makes their .venv
     python = person.checkout / ".venv/bin/python"
-    environment = person.environment(PYTHONPATH=f"{person.checkout}/src:{person.checkout}")
+    environment = person.environment(PYTHONPATH=f"{person.checkout}/src:{person.checkout}", **variables)
     arguments = ["-m", "tests.build.apt_tree_script", str(person.cache), json.dumps(steps)]
     done = person.run([python, *arguments], cwd=person.checkout, env=environment)
     values: list[Any] = json.loads(done.stdout)
@@ -213,6 +213,7 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
 def test_kernel_tables_and_initramfs_are_those_of_the_plain_programs(person: Person) -> None:
     tables = ["digests", "usr/lib/modules/*/modules.*"]
     copied = ["digests", "srv/usr/lib/modules/*/modules.*"]
+    epoch = "1000000000"
     kernel = "$(ls /usr/lib/modules)"
     steps: dict[str, list[Any]] = {
         "bootstrap": ["bootstrap", request()],
@@ -224,7 +225,7 @@ def test_kernel_tables_and_initramfs_are_those_of_the_plain_programs(person: Per
         "plainly": ["run", "sh", "-c", f"depmod {kernel}"],
         "plain tables": tables,
         "initramfs": ["initramfs"],
-        "plain initramfs": ["run", "env", "SOURCE_DATE_EPOCH=1000000000", "update-initramfs", "-u", "-k", "all"],
+        "plain initramfs": ["run", "env", f"SOURCE_DATE_EPOCH={epoch}", "update-initramfs", "-u", "-k", "all"],
         "made plainly": ["digests", "boot/initrd.img-*"],
         "a part": [
             "run",
@@ -235,7 +236,7 @@ def test_kernel_tables_and_initramfs_are_those_of_the_plain_programs(person: Per
         ],
         "version": ["run", "sh", "-c", f"printf %s {kernel}"],
     }
-    values = dict(zip(steps, drive(person, *steps.values()), strict=True))
+    values = dict(zip(steps, drive(person, *steps.values(), SOURCE_DATE_EPOCH=epoch), strict=True))
     assert values["install"]["notes"] == []
     assert len(values["tables"]) > 10
     assert values["tables"] == values["plain tables"]
