@@ -236,3 +236,17 @@ def test_no_subordinate_ids_are_told_with_the_order_to_add_them(debian_packages:
     assert "subordinate" in done.stderr
     assert "--add-subuids" in done.stderr
     shutil.rmtree(f"/home/{other}/.cache", ignore_errors=True)
+
+
+def test_temporary_files_are_in_memory_only_when_that_is_wanted(person: Person, place: Path) -> None:
+    script = "#!/bin/bash\nset -eu\nstat -f -c 'kind=%T' /tmp > $TARGET_ROOT/etc/kind\n"
+    kinds = []
+    for number, words in enumerate(([], ["--no-tmpfs"], ["--min-tmpfs", "1000000"])):
+        tiny(place, person, root_D_d__20_kind=f"{script}# {number} {uuid.uuid4()}\n")
+        env = person.environment(ELEMENTS_PATH=str(place / "elements"))
+        done = person.dibble("build", "-n", "-t", "tar", "-o", f"t{number}", *words, "tiny", cwd=place, env=env)
+        assert ("temporary files are kept on disk" in done.stdout) is bool(words)
+        tar = place / f"t{number}.tar"
+        kinds.append(subprocess.run(["tar", "xOf", tar, "./etc/kind"], check=True, capture_output=True).stdout)
+    assert kinds[0] == b"kind=tmpfs\n"
+    assert b"kind=tmpfs\n" not in kinds[1:]

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from dibble.errors import Interrupted
+from dibble.sandbox.memory import available_bytes
 from dibble.sandbox.process import spawn
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def build_several(requests: Sequence[Request], arguments: Sequence[str], *, comm
             status = process.wait()
         return 1 if status is None else status
 
-    with ThreadPoolExecutor(jobs(len(requests), os.cpu_count() or 1, _available())) as pool:
+    with ThreadPoolExecutor(jobs(len(requests), os.cpu_count() or 1, available_bytes())) as pool:
         futures = [pool.submit(one, request) for request in requests]
         try:
             statuses = [future.result() for future in futures]
@@ -83,12 +84,3 @@ def print_line(line: str, arch: str, *, as_json: bool) -> None:
             return
     sys.stdout.write(f"{arch}: {line}\n")
     sys.stdout.flush()
-
-
-def _available() -> int:
-    """MemAvailable of proc_meminfo(5), in bytes."""
-    with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - a file of the kernel
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    return 0

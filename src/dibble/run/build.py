@@ -221,6 +221,7 @@ def keep_texts(walk: Walk, step: Step, key: Key, state: State) -> None:
 
 
 def open_workspace(plan: Build, session: Session) -> Workspace:
+    from dibble.sandbox.memory import available_bytes, memory_for
     from dibble.sandbox.workspace import ViewToolbox, Workspace, host_view, tools_view
 
     request = plan.request
@@ -232,7 +233,15 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
 
         tree = ToolsTree(plan.store.root, plan.events, offline=request.offline)
         lowers = tree.ensure("core")
-        toolbox = tools_view(plan.store, session, lowers, tree.identity)
+        memory = memory_for(
+            available_bytes(),
+            no_tmpfs=request.no_tmpfs,
+            min_gib=request.min_tmpfs_gib,
+            gentoo_profile=request.environment.get("GENTOO_PROFILE", ""),
+        )
+        if not memory.allowed:
+            plan.events.note(f"temporary files are kept on disk: {memory.reason}")
+        toolbox = tools_view(plan.store, session, lowers, tree.identity, memory)
     assert toolbox.root is not None
     workspace = Workspace(session, toolbox.root, toolbox)
     if request.tools != "host":

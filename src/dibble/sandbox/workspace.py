@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from dibble.errors import HostError
 from dibble.sandbox import mounts
+from dibble.sandbox.memory import Memory
 from dibble.sandbox.process import Completed, Running, available_memory, run, spawn
 from dibble.sandbox.syscalls import make_read_only
 from dibble.sandbox.toolbox import TOOL_ENVIRONMENT
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 BUILD_DIRECTORY = Path("/tmp/dib_build.image")  # noqa: S108 - inside the view; a fixed name, so that results are the same
 CHANNEL = Path("/dev/dibble")
+UNLIMITED = Memory(True)
 _HOST_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -99,8 +101,13 @@ def proxies(environment: Mapping[str, str]) -> dict[str, str]:
     return {n: environment[n] for name in names for n in (name, name.upper()) if n in environment}
 
 
-def tools_view(store: Store, session: Session, lowers: Sequence[Path], identity: str) -> ViewToolbox:
-    """Mount the tools tree with a private upper directory, /proc, /dev, /sys and the store at its own path."""
+def tools_view(
+    store: Store, session: Session, lowers: Sequence[Path], identity: str, memory: Memory = UNLIMITED
+) -> ViewToolbox:
+    """Mount the tools tree with a private upper directory, /proc, /dev, /sys and the store at its own path.
+
+    `memory` says whether /tmp, where outside scripts put what they download, is kept in memory.
+    """
     view, upper, work = (session.path / name for name in ("view", "view-upper", "view-work"))
     for path in (view, upper, work):
         path.mkdir()
@@ -108,7 +115,14 @@ def tools_view(store: Store, session: Session, lowers: Sequence[Path], identity:
     mounts.system(view)
     for name in ("tmp", "run"):
         (view / name).mkdir(exist_ok=True)
-        mounts.tmpfs(view / name, mode=0o1777 if name == "tmp" else 0o755)
+    mounts.tmpfs(view / "run", mode=0o755)
+    if memory.allowed:
+        mounts.tmpfs(view / "tmp", mode=0o1777, size=str(memory.limit) if memory.limit else "")
+    else:
+        on_disk = session.path / "view-tmp"
+        on_disk.mkdir()
+        on_disk.chmod(0o1777)
+        mounts.bind(on_disk, view / "tmp")
     for name in _HOST_FILES:
         source = Path(name)
         with contextlib.suppress(OSError):  # a host without one
