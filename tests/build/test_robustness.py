@@ -130,3 +130,13 @@ def test_mounts_below_home_and_beside_the_image_are_no_obstacle(who: str, reques
     assert (elements.place / "sub/in.txt").read_text() == "in\n"
     left = {path.name for path in elements.place.iterdir()}
     assert left == {"elements", "elsewhere", "sub", "beside.txt", "small.tar"}
+
+
+def test_the_cache_may_lie_beside_the_image(ordinary_user: Person) -> None:
+    """Outside scripts see the output directory through an overlay, which must not take the cache away for good."""
+    elements = SmallElements(ordinary_user, ordinary_user.directory("beside"))
+    elements.script("small/cleanup.d/50-outside", "ls > /dev/null")
+    cache = elements.place / "cache"
+    words = ("-n", "-t", "raw", "small")
+    elements.run("build", *words, DIB_IMAGE_CACHE=str(cache))
+    assert (elements.place / "small.raw").stat().st_size > 100 << 20

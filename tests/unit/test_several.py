@@ -41,6 +41,15 @@ def test_one_architecture_keeps_the_name() -> None:
         requests_of((), {"arch": "amd64,i386"}, {}, host=HOST)
 
 
+@pytest.mark.parametrize(
+    ("target", "tags"),
+    [("web", ["web:amd64", "web:i386"]), ("x.org:5/web:1", ["x.org:5/web:1-amd64", "x.org:5/web:1-i386"])],
+)
+def test_each_architecture_has_a_tag_of_its_own(target: str, tags: list[str]) -> None:
+    found = requests_of(("an-os",), {"arch": "amd64,i386", "docker_target": target}, {}, host=HOST)
+    assert [reference(request) for request in found] == tags
+
+
 def test_a_line_tells_its_architecture(capsys: pytest.CaptureFixture[str]) -> None:
     print_line("hello", "i386", as_json=False)
     print_line('{"event": "Note"}', "i386", as_json=True)

@@ -71,7 +71,10 @@ def build_image(
     )
     if len(requests) > 1:
         from dibble.cli.build_several import build_several
+        from dibble.run.prepare import check_architecture
 
+        for one in requests:  # before any of them begins
+            check_architecture(one)
         return build_several(requests, own_arguments(), command=command, as_json=as_json)
     (request,) = requests
     reporters = reporters_for(request, as_json=as_json)

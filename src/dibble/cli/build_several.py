@@ -39,12 +39,16 @@ def build_several(requests: Sequence[Request], arguments: Sequence[str], *, comm
     """
     running: list[Running] = []
     lock = threading.Lock()
+    stopped = threading.Event()
 
     def one(request: Request) -> int:
         argv = [sys.executable, "-P", "-s", "-m", "dibble", command, *_arguments(arguments, request)]
-        with spawn(argv, env=dict(os.environ), cwd=request.cwd) as process:
-            with lock:
-                running.append(process)
+        with lock:
+            if stopped.is_set():
+                return Interrupted.exit_status
+            process = spawn(argv, env=dict(os.environ), cwd=request.cwd)
+            running.append(process)
+        with process:
             assert process.stdout is not None
             for raw in process.stdout:
                 line = raw.decode("utf-8", "replace").rstrip("\n")
@@ -58,11 +62,11 @@ def build_several(requests: Sequence[Request], arguments: Sequence[str], *, comm
         try:
             statuses = [future.result() for future in futures]
         except KeyboardInterrupt:
-            for future in futures:
-                future.cancel()
-            for process in running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGINT)
+            with lock:
+                stopped.set()
+                for process in running:
+                    if process.poll() is None:
+                        os.kill(process.pid, signal.SIGINT)
             raise Interrupted("stopped by the user") from None
     return next((status for status in statuses if status), 0)
 

@@ -12,7 +12,7 @@ import click
 from dibble.cli.build import own_arguments
 from dibble.cli.options import request_options, settings_of
 from dibble.errors import UsageError
-from dibble.recipe.load import cache_dir, request_of
+from dibble.recipe.load import cache_dir, requests_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,11 @@ def _of_plan(words: tuple[str, ...], settings: dict[str, object]) -> list[dict[s
             "nothing to explain a step of",
             hint="name the elements or the recipe as well, as for `dibble build`; or --last for the last build",
         )
-    request = request_of(rest, settings, os.environ, arguments=own_arguments())
+    requests = requests_of(rest, settings, os.environ, arguments=own_arguments())
+    if len(requests) > 1:
+        asked = " or ".join(request.arch for request in requests)
+        raise UsageError("one architecture at a time can be explained", hint=f"give -a {asked}")
+    (request,) = requests
     plan = make_plan(prepare(request, Events())).plan
     if not wanted:
         return [_row(planned) for planned in plan.to_run]

@@ -66,6 +66,8 @@ class AptSettings:
     blobs_dir: Path
     state_dir: Path
     offline: bool = False
+    in_memory: bool = True
+    """Whether temporary files may be kept in memory."""
     max_age_s: int = 3600
     epoch: int | None = None
     """For maintainer scripts, as SOURCE_DATE_EPOCH: useradd(8) and others write the day into files."""
@@ -442,7 +444,7 @@ class Apt:
         with ExitStack() as stack:
             stack.enter_context(self._events.activity("initramfs"))
             stack.enter_context(self._depmod.around(self._settings.root))
-            quick = stack.enter_context(quick_environment(self._settings.root))
+            quick = stack.enter_context(quick_environment(self._settings.root, in_memory=self._settings.in_memory))
             environment = {**self._environment(), **quick}
             target = Target(self._settings.root, on_line or (lambda _line: None), environment=environment)
             done = target.run(argv)

@@ -12,7 +12,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from dibble.sandbox import mounts
-from dibble.sandbox.process import available_memory
+from dibble.sandbox.memory import available_bytes
 from dibble.sandbox.syscalls import MNT_DETACH, umount
 
 if TYPE_CHECKING:
@@ -69,15 +69,15 @@ class PutOff:
 
 
 @contextlib.contextmanager
-def quick_environment(root: Path) -> Iterator[dict[str, str]]:
+def quick_environment(root: Path, *, in_memory: bool = True) -> Iterator[dict[str, str]]:
     """Variables with which initramfs-tools makes the same file in less time, while the block runs.
 
-    It works in memory where there is enough. Multithreaded zstd gives the same bytes for any number of threads; only
-    `--single-thread` is another format (zstd(1)), which nobody uses here.
+    It works in memory where that is allowed and there is enough. Multithreaded zstd gives the same bytes for any number
+    of threads; only `--single-thread` is another format (zstd(1)), which nobody uses here.
     """
     variables = {"ZSTD_NBTHREADS": str(os.cpu_count() or 1)}
     place = root / "dev/shm/.dibble-initramfs"
-    if not (root / "usr/sbin/mkinitramfs").exists() or available_memory() < 4 * _SIZE:
+    if not (root / "usr/sbin/mkinitramfs").exists() or not in_memory or available_bytes() < 4 * _SIZE:
         yield variables
         return
     place.mkdir(exist_ok=True)

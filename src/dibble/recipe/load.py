@@ -61,7 +61,7 @@ def requests_of(
     return tuple(
         request_of(
             words,
-            {**settings, "arch": arch, "name": f"{whole.name}-{arch}"},
+            {**settings, "arch": arch, "name": f"{whole.name}-{arch}", **_own_tag(whole, arch)},
             environ,
             command=command,
             ramdisk=ramdisk,
@@ -70,6 +70,14 @@ def requests_of(
         )
         for arch in asked
     )
+
+
+def _own_tag(whole: Request, arch: str) -> dict[str, object]:
+    """A container's tag with the architecture, so that one image does not take another's name."""
+    target = whole.docker_target
+    if not target:
+        return {}
+    return {"docker_target": f"{target}-{arch}" if ":" in target.rpartition("/")[2] else f"{target}:{arch}"}
 
 
 def request_of(

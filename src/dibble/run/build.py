@@ -226,6 +226,14 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
 
     request = plan.request
     toolbox: ViewToolbox
+    memory = memory_for(
+        available_bytes(),
+        no_tmpfs=request.no_tmpfs,
+        min_gib=request.min_tmpfs_gib,
+        gentoo_profile=request.environment.get("GENTOO_PROFILE", ""),
+    )
+    if not memory.allowed:
+        plan.events.note(f"temporary files are kept on disk: {memory.reason}")
     if request.tools == "host":
         toolbox = host_view(session)
     else:
@@ -233,17 +241,9 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
 
         tree = ToolsTree(plan.store.root, plan.events, offline=request.offline)
         lowers = tree.ensure("core")
-        memory = memory_for(
-            available_bytes(),
-            no_tmpfs=request.no_tmpfs,
-            min_gib=request.min_tmpfs_gib,
-            gentoo_profile=request.environment.get("GENTOO_PROFILE", ""),
-        )
-        if not memory.allowed:
-            plan.events.note(f"temporary files are kept on disk: {memory.reason}")
         toolbox = tools_view(plan.store, session, lowers, tree.identity, memory)
     assert toolbox.root is not None
-    workspace = Workspace(session, toolbox.root, toolbox)
+    workspace = Workspace(session, toolbox.root, toolbox, memory)
     if request.tools != "host":
         home = Path(request.environment.get("HOME", "/nonexistent"))
         if home.is_dir() and home != Path("/"):
@@ -280,6 +280,7 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
         max_age_s=plan.request.max_age_s,
         epoch=plan.epoch,
         use=plan.store.use_packages,
+        in_memory=workspace.memory.allowed,
         scratch=workspace.memory_directory("scratch", SCRATCH_BYTES),
     )
     return Executor(

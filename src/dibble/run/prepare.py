@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dibble import __version__
 from dibble.elements.assemble import element_set
 from dibble.errors import DiskLayoutError, OutputError, UsageError
+from dibble.outputs.docker import reference
 from dibble.plan.manifest import digest, manifest_of
 from dibble.plan.refresh import Refresh
 from dibble.run.environment import COMMANDS, image_environment
@@ -102,7 +103,7 @@ class Build:
             __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
             str(self.epoch),
         ]  # fmt: skip
-        own = {"qcow2": [request.qemu_img_options, str(request.compress)]}
+        own = {"docker": [reference(request)], "qcow2": [request.qemu_img_options, str(request.compress)]}
         return {name: digest([*common, name, *own.get(name, [])])[:40] for name in request.outputs}
 
 
@@ -114,7 +115,7 @@ def prepare(request: Request, events: Events) -> Build:
     from dibble.elements.readers.block_device import VARIABLE, choose_block_device
     from dibble.packages.debian_sources import host_mirrors
 
-    _check_architecture(request)
+    check_architecture(request)
     directory = (request.cwd / request.name).parent
     if not directory.is_dir():
         raise OutputError(f"the directory {directory} for the image does not exist", hint=f"mkdir -p {directory}")
@@ -188,7 +189,7 @@ RUNS = {"x86_64": ("amd64", "i386"), "aarch64": ("arm64",), "ppc64le": ("ppc64el
 """By `uname -m`: Debian's names of the architectures whose programs the machine runs itself."""
 
 
-def _check_architecture(request: Request) -> None:
+def check_architecture(request: Request) -> None:
     """Raises UsageError for an architecture whose scripts cannot run here, before anything is built."""
     machine = os.uname().machine
     known = RUNS.get(machine, (request.arch,))

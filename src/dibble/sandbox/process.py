@@ -235,14 +235,6 @@ def host_environment(*names: str) -> dict[str, str]:
     return env
 
 
-def available_memory() -> int:
-    """Bytes that can be had without pushing anything out (proc(5), MemAvailable); 0 when that is not told."""
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    return 0
-
-
 def find_helper(name: str) -> Path | None:
     """A host helper by absolute path, in the places where distributions put it; PATH does not matter."""
     for folder in ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin", "/run/wrappers/bin"):

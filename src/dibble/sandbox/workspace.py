@@ -19,9 +19,9 @@ from typing import IO, TYPE_CHECKING
 
 from dibble.errors import HostError
 from dibble.sandbox import mounts
-from dibble.sandbox.memory import Memory
-from dibble.sandbox.process import Completed, Running, available_memory, run, spawn
-from dibble.sandbox.syscalls import make_read_only
+from dibble.sandbox.memory import Memory, available_bytes
+from dibble.sandbox.process import Completed, Running, run, spawn
+from dibble.sandbox.syscalls import MNT_DETACH, make_read_only, umount
 from dibble.sandbox.toolbox import TOOL_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -163,8 +163,9 @@ class Scratch:
 class Workspace:
     """The tools view plus the build tree of one build."""
 
-    def __init__(self, session: Session, view: Path, toolbox: ViewToolbox) -> None:
+    def __init__(self, session: Session, view: Path, toolbox: ViewToolbox, memory: Memory = UNLIMITED) -> None:
         self.session = session
+        self.memory = memory
         self.view = view
         self.toolbox = toolbox
         self.build_dir = view / BUILD_DIRECTORY.relative_to("/")
@@ -173,6 +174,8 @@ class Workspace:
         self._count = 0
         self._scratch = session.path / "scratch"
         self._scratch.mkdir()
+        # Always in memory, as the upper side of an overlay over the home directory must not lie in that directory; a
+        # script leaves little there.
         mounts.tmpfs(self._scratch, mode=0o755)
         self.build_dir.mkdir(parents=True, exist_ok=True)
         (view / CHANNEL.relative_to("/")).mkdir(parents=True, exist_ok=True)
@@ -190,8 +193,9 @@ class Workspace:
         return path
 
     def memory_directory(self, name: str, size: int) -> Path:
-        """An empty directory in memory where that has `size` bytes to spare three times over, else on disk."""
-        if available_memory() < 3 * size:
+        """An empty directory in memory where that is allowed and has `size` bytes to spare three times over, else on
+        disk."""
+        if not self.memory.allowed or available_bytes() < 3 * size:
             return self.new_directory(name)
         self._count += 1
         path = self._scratch / f"{self._count:03d}-{name}"
@@ -250,7 +254,7 @@ class Workspace:
         scratch.stand_ins.add(name)
 
     def hide_scratch(self, scratch: Scratch) -> None:
-        mounts.unmount_all(scratch.shown)
+        umount(scratch.shown, MNT_DETACH)  # and with it what is mounted on it, but nothing that was there before
         shutil.rmtree(scratch.place, ignore_errors=True)
 
     def mount_tree(self, lowers: Sequence[Path]) -> Path:
