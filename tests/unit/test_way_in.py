@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shlex
 import subprocess
 import sys
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 
-def hint_of(*arguments: str, keeps: bool = False, hint: str = "") -> str:
-    error = DibbleError("it broke", hint=hint)
+def hint_of(*arguments: str, keeps: bool = False) -> str:
+    error = DibbleError("it broke")
     error.failed_step = "install.d/50-web"
     with_way_in(error, arguments, keeps=keeps)
-    return error.hint
+    (hint,) = error.hints
+    return hint
 
 
 def command_of(hint: str) -> list[str]:
@@ -59,15 +61,20 @@ def test_what_was_kept_is_entered_with_failed() -> None:
 
 
 def test_the_hint_that_an_error_has_stays() -> None:
-    first, second = hint_of("web", hint="set DIB_RELEASE").splitlines()
-    assert first == "set DIB_RELEASE"
+    error = DibbleError("it broke", hint="set DIB_RELEASE\n  to trixie")
+    error.failed_step = "install.d/50-web"
+    with_way_in(error, ["web"], keeps=False)
+    first, second = error.hints
+    assert first == "set DIB_RELEASE\n  to trixie"
     assert second.startswith("to look around where it failed: ")
+    assert str(error).endswith(f"  hint: {first}\n  hint: {second}")
+    assert pickle.loads(pickle.dumps(error)).hints == [first, second]
 
 
 def test_an_error_of_no_step_has_no_way_in() -> None:
     error = DibbleError("no such element")
     with_way_in(error, ["web"], keeps=False)
-    assert error.hint == ""
+    assert error.hints == []
 
 
 def test_options_go_with_their_values() -> None:

@@ -101,7 +101,7 @@ def show_error(error: DibbleError, stream: TextIO) -> None:
     place = str(error.where)
     head = f"{bold}{place}: {plain}" if place else ""
     lines.append(f"{red}dibble: {plain}{head}{error.message}")
-    lines += [f"  {cyan}hint:{plain} {hint}" for hint in error.hint.split("\n") if hint]
+    lines += [f"  {cyan}hint:{plain} {hint}" for hint in error.hints]
     text = "\n".join(lines) + "\n"
     stream.write(text.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8"))
     stream.flush()

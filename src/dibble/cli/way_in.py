@@ -20,7 +20,7 @@ _ENTRY = "dibble"
 
 
 def with_way_in(error: DibbleError, arguments: Sequence[str], *, keeps: bool) -> None:
-    """Add to the hint of an error that ended a step how to look around there, with the user's own arguments.
+    """Add to an error that ended a step how to look around there, with the user's own arguments.
 
     `keeps`: what the step had written was kept.
     """
@@ -29,12 +29,11 @@ def with_way_in(error: DibbleError, arguments: Sequence[str], *, keeps: bool) ->
     place = ["--failed"] if keeps else ["--at", error.failed_step]
     # What was to run again has run, and would do so before each look.
     words = [program(), "shell", *place, *without(arguments, "--refresh", "--json", "--keep-on-failure")]
-    hint = f"to look around where it failed: {' '.join(map(_quoted, words))}"
-    error.hint = f"{error.hint}\n{hint}" if error.hint else hint
+    error.way_in = " ".join(map(_quoted, words))
 
 
 def _quoted(word: str) -> str:
-    """A word as a shell reads it, on one line: a hint has one order a line."""
+    """A word as a shell reads it, on one line."""
     if "\n" not in word:
         return shlex.quote(word)
     text = word.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")

@@ -26,6 +26,7 @@ def step_named(word: str, steps: Sequence[str]) -> str:
             return found[0]
         if found and word:
             raise UsageError(f'several steps are meant by "{word}"', hint=f"say one of: {', '.join(found)}")
-    near = [step for step in steps if get_close_matches(word, [step, scripts[step]], cutoff=0.6)]
+    meant = {name: step for step in steps for name in (step, scripts[step])}
+    near = list(dict.fromkeys(meant[name] for name in get_close_matches(word, meant, n=3, cutoff=0.6)))
     hint = f"did you mean {' or '.join(near)}?" if near else f"the steps are: {', '.join(steps)}"
     raise UsageError(f'unknown step "{word}"', hint=hint)
