@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.build
 
 HALF = "echo half > /etc/half\necho said before"
+ROOT_MARK = str(uuid.uuid4())
+"""The tests share one root; what comes after it is each one's own."""
 PROMPT = "] /# "
 WAITING = "bash -c 'echo $((40 + 2)); exec sleep 1000'\n"
 """Tells when it is at it; the terminal echoes what is typed, too, but not this number."""
@@ -31,11 +33,15 @@ WAITING = "bash -c 'echo $((40 + 2)); exec sleep 1000'\n"
 @pytest.fixture(params=["ourselves", "ordinary_user"])
 def elements(request: pytest.FixtureRequest) -> SmallElements:
     person: Person = request.getfixturevalue(request.param)
-    made = SmallElements(person, person.directory("shell"))
+    made = SmallElements(person, person.directory("shell"), ROOT_MARK)
+    mark = made.write("web/mark", str(uuid.uuid4())).read_text()
     made.write("web/README.rst", "===\nweb\n===\nA web server.\n")
     made.write("web/element-deps", "small\n")
     made.write("web/environment.d/10-web.bash", "export WEB_PORT=${WEB_PORT:-80}\n")
-    made.script("web/extra-data.d/10-extra", 'echo extra > "$TMP_MOUNT_PATH/etc/extra"')
+    made.script(
+        "web/extra-data.d/10-extra",
+        f'echo extra > "$TMP_MOUNT_PATH/etc/extra"\necho {mark} > "$TMP_MOUNT_PATH/etc/test"',
+    )
     made.script("web/install.d/20-first", "echo first > /etc/first")
     made.script("web/install.d/50-web", f"{HALF}\necho web > /etc/web")
     made.script("web/post-install.d/10-after", "cat /etc/web > /etc/after")
@@ -82,13 +88,17 @@ def stopped(
     return done
 
 
+def mark_of(elements: SmallElements) -> str:
+    return (elements.elements / "web/mark").read_text()
+
+
 def break_in_the_middle(elements: SmallElements) -> None:
-    elements.script("web/install.d/50-web", f"{HALF}\n: > /etc/{elements.mark}\n(exit 7)")
+    elements.script("web/install.d/50-web", f"{HALF}\n: > /etc/{mark_of(elements)}\n(exit 7)")
 
 
 def kept(elements: SmallElements) -> list[Path]:
     """What the store has of failures of `break_in_the_middle` in this test."""
-    return list((elements.person.cache / "layers").glob(f"failed-*/*/mnt/etc/{elements.mark}"))
+    return list((elements.person.cache / "layers").glob(f"failed-*/*/mnt/etc/{mark_of(elements)}"))
 
 
 # --- going on
@@ -233,11 +243,26 @@ def test_packages_can_be_installed_in_a_shell(ordinary_user: Person) -> None:
     place = ordinary_user.directory("shell")
     command = "install-packages hello && hello --greeting=installed; echo $?"
     done = ordinary_user.dibble(
-        "shell", "--at", "engine/finish", "debian-minimal", "--command", command, cwd=place, timeout=900
+        "shell",
+        "--after",
+        "install.d/01-package-installs",
+        "debian-minimal",
+        "--command",
+        command,
+        cwd=place,
+        timeout=900,
     )
     assert done.stdout.splitlines()[-2:] == ["installed", "0"], done.stdout
     gone = ordinary_user.dibble(
-        "shell", "--at", "engine/finish", "debian-minimal", "--", "hello", cwd=place, timeout=900, check=False
+        "shell",
+        "--after",
+        "install.d/01-package-installs",
+        "debian-minimal",
+        "--",
+        "hello",
+        cwd=place,
+        timeout=900,
+        check=False,
     )
     assert gone.returncode == 127
 
