@@ -27,6 +27,9 @@ KEYBOARD, SCREEN = 0, 1
 _READ_SIZE = 65536
 _AFTER_END = 1 << 20
 """Bytes that are still shown when the program has ended: what it left running may go on printing for ever."""
+_HANGUP_S = 5.0
+"""How long a program may take to end after its terminal is gone, before it is killed."""
+_HUNG_UP = 129  # 128 + SIGHUP, as shells report it
 _WINSIZE = b"\0" * 8  # struct winsize, ioctl_tty(2)
 
 
@@ -68,7 +71,9 @@ def run_on_terminal(argv: Sequence[str], *, env: Mapping[str, str], root: Path, 
         stack.callback(signal.signal, signal.SIGWINCH, followed)
         stack.enter_context(settings_kept())
         tty.setraw(KEYBOARD, termios.TCSADRAIN)  # what was typed ahead stays
-        _pass_on(program.pid, master)
+        if not _pass_on(program.pid, master):
+            os.kill(program.pid, signal.SIGHUP)
+            return program.wait(_HANGUP_S) or _HUNG_UP
         status = program.wait()
     assert status is not None
     return status
@@ -85,12 +90,14 @@ def _open_terminal(devpts: Path) -> tuple[int, int]:
 
 
 def _copy_size(master: int) -> None:
-    size = fcntl.ioctl(SCREEN, termios.TIOCGWINSZ, _WINSIZE)
-    fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+    with contextlib.suppress(OSError):  # our terminal was hung up
+        size = fcntl.ioctl(SCREEN, termios.TIOCGWINSZ, _WINSIZE)
+        fcntl.ioctl(master, termios.TIOCSWINSZ, size)
 
 
-def _pass_on(pid: int, master: int) -> None:
-    """Hand on what is typed and what is printed until the program `pid` ends, or its terminal has no user left."""
+def _pass_on(pid: int, master: int) -> bool:
+    """Hand on what is typed and what is printed until the program `pid` ends, or its terminal has no user left (True),
+    or ours is hung up (False)."""
     ended = os.pidfd_open(pid)
     os.set_blocking(master, False)
     typed = b""
@@ -107,15 +114,17 @@ def _pass_on(pid: int, master: int) -> None:
             if KEYBOARD in readable:
                 typed = _read(KEYBOARD)
                 if not typed:
-                    return  # the terminal was hung up
+                    return False
             if master in readable:
                 printed = _read(master)
                 if not printed:
-                    return
+                    return True
                 left -= len(printed) if ended in readable else 0
-                _show(printed)
+                if not _show(printed):
+                    return False
             elif ended in readable:
-                return
+                return True
+        return True
     finally:
         os.close(ended)
 
@@ -128,6 +137,11 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def _show(data: bytes) -> None:
-    while data:
-        data = data[os.write(SCREEN, data) :]
+def _show(data: bytes) -> bool:
+    """Whether it could be shown; not on a terminal that was hung up."""
+    try:
+        while data:
+            data = data[os.write(SCREEN, data) :]
+    except OSError:
+        return False
+    return True
