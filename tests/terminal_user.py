@@ -61,8 +61,14 @@ class TerminalUser:
     ) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self._master)
+        self.hang_up()
         os.close(self._slave)
+
+    def hang_up(self) -> None:
+        """Close the terminal's window."""
+        if self._master >= 0:
+            os.close(self._master)
+        self._master = -1
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

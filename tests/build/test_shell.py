@@ -13,7 +13,7 @@ import pytest
 from tests.build.small_elements import BASE, SmallElements, cached, printed, ran
 from tests.leftovers import left_after_a_while, mounts
 from tests.people import left_sessions
-from tests.terminal_user import TerminalUser
+from tests.terminal_user import PATIENCE_S, TerminalUser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -384,7 +384,8 @@ def test_a_command_on_a_terminal_is_interrupted_by_ctrl_c(elements: SmallElement
         assert user.end() == 130
 
 
-def test_kill_9_of_a_shell_leaves_nothing(elements: SmallElements) -> None:
+@pytest.mark.parametrize("end", ["kill -9", "hang up"])
+def test_a_shell_that_is_killed_or_hung_up_leaves_nothing(elements: SmallElements, end: str) -> None:
     shell(elements, "--at", "50-web", "web", "--", "id")
     before = mounts()
     mark = str(uuid.uuid4())
@@ -392,8 +393,8 @@ def test_kill_9_of_a_shell_leaves_nothing(elements: SmallElements) -> None:
         user.wait_for(PROMPT)
         user.type(f"sleep 1000 & {WAITING}")
         user.wait_for("42\n")
-        user.process.send_signal(signal.SIGKILL)
-        user.process.wait()
+        user.process.send_signal(signal.SIGKILL) if end == "kill -9" else user.hang_up()
+        user.process.wait(PATIENCE_S)
         assert left_after_a_while(mark) == []
     assert mounts() == before
     shell(elements, "--at", "50-web", "web", "--", "id")
