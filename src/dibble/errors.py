@@ -26,12 +26,16 @@ class Where:
 
 
 class DibbleError(Exception):
-    """One sentence that names the thing, where it is, and an order that can be followed to mend it.
+    """One sentence that names the thing, where it is, and an order that can be followed to mend it .
 
     `exit_status` is what the command line returns: 2 for what the user wrote, 1 for what went wrong on the way.
     """
 
     exit_status = 1
+    failed_step = ""
+    """The id of the build's step that this ended."""
+    way_in = ""
+    """The command line that leads to where that step failed."""
 
     def __init__(self, message: str, *, hint: str = "", where: Where | None = None) -> None:
         super().__init__(message)
@@ -45,7 +49,13 @@ class DibbleError(Exception):
     def __str__(self) -> str:
         place = str(self.where)
         head = f"{place}: {self.message}" if place else self.message
-        return f"{head}\n  hint: {self.hint}" if self.hint else head
+        return "\n".join([head, *(f"  hint: {hint}" for hint in self.hints)])
+
+    @property
+    def hints(self) -> list[str]:
+        """What to do: the mend, and where to look."""
+        look = f"to look around where it failed: {self.way_in}" if self.way_in else ""
+        return [hint for hint in (self.hint, look) if hint]
 
 
 def _rebuild(kind: type[DibbleError], arguments: tuple[object, ...], state: dict[str, object]) -> DibbleError:

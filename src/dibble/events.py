@@ -97,6 +97,22 @@ class Note(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShellOpened(Event):
+    """A person, or a command of theirs, is in the tree at `point` (`before-install`); the terminal is theirs."""
+
+    point: str
+    inside: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellClosed(Event):
+    """The terminal is ours again; `status` is that of the shell or command."""
+
+    point: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactWritten(Event):
     """An output stands complete under its final name. `allocated` is bytes on disk, `size` the apparent size."""
 

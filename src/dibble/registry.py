@@ -22,6 +22,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "elements": "dibble.cli.elements:elements",
         "explain": "dibble.cli.explain:explain",
         "plan": "dibble.cli.plan:plan",
+        "shell": "dibble.cli.shell:shell",
         "disk-image-create": "dibble.cli.disk_image_create:disk_image_create",
         "tools": "dibble.cli.tools:tools",
     },

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import time
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.build.small_elements import SmallElements, printed
+from tests.leftovers import left_after_a_while, mounts
 from tests.people import left_sessions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.people import Person
 
 pytestmark = pytest.mark.build
@@ -23,25 +25,6 @@ pytestmark = pytest.mark.build
 MOMENTS = 10
 BUILD_S = 40.0
 """About what the build takes here; later moments find it finished, which is right too."""
-GONE_S = 10.0
-"""How long the kernel may take to end the processes of a namespace."""
-
-
-def processes_with(mark: str) -> list[str]:
-    """The commands of all processes that have the mark in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if mark.encode() in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except (OSError, ValueError):
-                continue  # it ended, or is somebody else's
-    return found
-
-
-def mounts() -> str:
-    return Path("/proc/self/mountinfo").read_text()
 
 
 def start(person: Person, place: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -78,10 +61,7 @@ def test_kill_9_at_ten_random_moments_leaves_nothing(ordinary_user: Person) -> N
             process.send_signal(signal.SIGKILL)
         status = process.wait()
         words = f"moment {number}, {delay:.2f} s, seed {seed}"
-        end = time.monotonic() + GONE_S
-        while (left := processes_with(mark)) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert left == [], words
+        assert left_after_a_while(mark) == [], words
         assert mounts() == before, words
         if status == 0:
             break  # it was quicker

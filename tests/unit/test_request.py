@@ -82,6 +82,8 @@ CASES: list[tuple[list[str], dict[str, str], str, object]] = [
     ([], {"DIB_OFFLINE": ""}, "offline", False),
     ([], {"DIBBLE_MAX_AGE": "1.5h"}, "max_age_s", 5400),
     ([], {"DIBBLE_REFRESH": "install.d, root"}, "refresh", ("install.d", "root")),
+    ([], {"DIBBLE_KEEP_ON_FAILURE": "1"}, "keep_on_failure", True),
+    ([], {"DIBBLE_KEEP_ON_FAILURE": "0"}, "keep_on_failure", False),
     (["--qemu-img-options", "compat=0.10"], {}, "qemu_img_options", "compat=0.10"),
     ([], {"QEMU_IMG_OPTIONS": "compat=0.10"}, "qemu_img_options", "compat=0.10"),
     (["--root-label", "root"], {}, "root_label", "root"),
@@ -148,6 +150,7 @@ DEFAULTS: dict[str, object] = {
     "offline": False,
     "max_age_s": 3600,
     "refresh": (),
+    "keep_on_failure": False,
     "trace": 0,
     "quiet": False,
     "logfile": None,
@@ -363,7 +366,7 @@ def test_every_host_only_pattern_has_a_reason() -> None:
 
 def test_no_variable_of_the_contract_is_host_only() -> None:
     wanted = {option.variable for option in OPTIONS if option.variable} | {"break", "break_cmd", "GENTOO_PROFILE"}
-    wanted = {name for name in wanted if not name.startswith("DIBBLE_REMOTE_CACHE")}  # ours, and of this machine
+    wanted = {name for name in wanted if not name.startswith(("DIBBLE_REMOTE_CACHE", "DIBBLE_KEEP"))}  # ours alone
     assert [name for name in sorted(wanted) if hook_environment.is_host_only(name)] == []
 
 

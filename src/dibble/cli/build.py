@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dibble.cli.options import request_options, settings_of
+from dibble.cli.options import expand_abbreviations, request_options, settings_of
 from dibble.recipe.load import requests_of
 
 if TYPE_CHECKING:
@@ -66,9 +66,8 @@ def build_image(
     from dibble.events import Events
     from dibble.run.build import build as run_build
 
-    requests = requests_of(
-        words, settings_of(values, command), os.environ, command=command, ramdisk=ramdisk, arguments=own_arguments()
-    )
+    settings = settings_of(values, command)
+    requests = requests_of(words, settings, os.environ, command=command, ramdisk=ramdisk, arguments=own_arguments())
     if len(requests) > 1:
         from dibble.cli.build_several import build_several
         from dibble.run.prepare import check_architecture
@@ -86,6 +85,15 @@ def build_image(
 
             load(request, events)
     except DibbleError as error:
+        if not ramdisk:  # `dibble shell` makes none
+            from dibble.cli.way_in import with_way_in
+
+            arguments = own_arguments()
+            if command != "build":  # another default, and abbreviations that `dibble shell` does not know
+                named = [] if "name" in settings else ["-o", request.name]
+                params = click.get_current_context().command.params
+                arguments = (*named, *expand_abbreviations(arguments, params))
+            with_way_in(error, arguments, keeps=request.keep_on_failure)
         for reporter in reporters:
             reporter.failed(error)
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from dibble.cli.display_json import JsonReporter
 from dibble.cli.display_plain import PlainReporter, WarningsReporter
@@ -22,11 +22,15 @@ class BuildReporter(Reporter, Protocol):
     def failed(self, error: DibbleError) -> None: ...
 
 
-def reporters_for(request: Request, *, as_json: bool = False) -> list[BuildReporter]:
-    """The listeners that this request and this standard output call for.
+def reporters_for(
+    request: Request, *, as_json: bool = False, stream: TextIO | None = None, shows_cached: bool = True
+) -> list[BuildReporter]:
+    """The listeners that this request and this standard output, or `stream`, call for.
 
+    With `shows_cached` false, steps that need not run are not shown.
     Raises OutputError when the log file cannot be written.
     """
+    shown = stream or sys.stdout
     reporters: list[BuildReporter] = []
     if request.logfile is not None:
         try:
@@ -41,19 +45,20 @@ def reporters_for(request: Request, *, as_json: bool = False) -> list[BuildRepor
         reporters.append(JsonReporter(sys.stdout))
     elif request.quiet:
         if request.logfile is not None and request.environment.get("DIB_QUIET") != "1":
-            sys.stdout.write(f"Output logged to {request.logfile}\n")
-            sys.stdout.flush()
+            shown.write(f"Output logged to {request.logfile}\n")
+            shown.flush()
         reporters.append(WarningsReporter(sys.stderr))
-    elif is_terminal():
+    elif is_terminal(shown):
         from dibble.cli.display_live import LiveReporter
 
-        reporters.append(LiveReporter(sys.stdout, show_all_output=request.trace > 0))
+        traced = request.trace > 0
+        reporters.append(LiveReporter(shown, show_all_output=traced, shows_cached=shows_cached))
     else:
         timestamps = request.environment.get("DIB_NO_TIMESTAMP", "0") != "1"
-        reporters.append(PlainReporter(sys.stdout, timestamps=timestamps))
+        reporters.append(PlainReporter(shown, timestamps=timestamps, shows_cached=shows_cached))
     return reporters
 
 
-def is_terminal() -> bool:
-    """Whether standard output can show a display that changes in place."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a stream can show a display that changes in place."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"

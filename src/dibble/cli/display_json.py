@@ -31,6 +31,7 @@ class JsonReporter:
                 "class": type(error).__name__,
                 "message": error.message,
                 "hint": error.hint,
+                "way_in": error.way_in,
                 "where": str(error.where),
                 "status": error.exit_status,
             }

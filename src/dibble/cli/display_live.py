@@ -37,6 +37,8 @@ from dibble.events import (
     BuildStarted,
     Note,
     OutputLine,
+    ShellClosed,
+    ShellOpened,
     StepCached,
     StepFinished,
     StepStarted,
@@ -84,13 +86,15 @@ class _Running:
 
 
 class LiveReporter:
-    """Shows running steps and activities in place. `show_all_output` keeps every line of output (`-x`)."""
+    """Shows running steps and activities in place. `show_all_output` keeps every line of output (`-x`);
+    `shows_cached` counts steps that need not run."""
 
-    def __init__(self, stream: TextIO, *, show_all_output: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, show_all_output: bool = False, shows_cached: bool = True) -> None:
         self._stream = stream
         self._signs = signs_for(stream.encoding or "ascii")
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
         self._show_all_output = show_all_output
+        self._shows_cached = shows_cached
         self._summary = Summary()
         self._lock = threading.Lock()  # guards the three below against the drawing thread; never held while printing
         self._running: dict[str, _Running] = {}
@@ -99,6 +103,7 @@ class LiveReporter:
         self._pending: list[str] = []  # lines of output that are not printed yet
         self._printed = 0.0
         self._live: Live | None = None
+        self._lent = False  # to a shell, which nothing must be drawn over
         self._owner = 0  # the process in which `_live` was started
         self._spinner = Spinner(self._signs.spinner)
 
@@ -107,12 +112,14 @@ class LiveReporter:
         if not isinstance(event, StepCached | OutputLine | Activity):
             self._print_pending()
             self._tell_cached()
+        if self._lent and isinstance(event, OutputLine | Activity):
+            return  # the shell's own commands show what they do
         match event:
             case BuildStarted():
                 self._print(Text(f"dibble {event.version}: {event.name} from {' '.join(event.requested)}", "bold"))
             case StepCached():
                 with self._lock:
-                    self._cached += 1
+                    self._cached += self._shows_cached
             case StepStarted():
                 with self._lock:
                     self._running[event.step] = _Running(event.step, time.monotonic())
@@ -131,7 +138,16 @@ class LiveReporter:
             case BuildFinished():
                 self._build_finished(event)
                 return
+        self._lend(event)
         self._ensure_live()
+
+    def _lend(self, event: Event) -> None:
+        """Leave the terminal to a shell while it is open."""
+        if isinstance(event, ShellOpened):
+            self._stop()
+            self._stream.flush()
+        if isinstance(event, ShellOpened | ShellClosed):
+            self._lent = isinstance(event, ShellOpened)
 
     def failed(self, error: DibbleError) -> None:
         """The command line shows the error itself."""
@@ -205,7 +221,7 @@ class LiveReporter:
     def _ensure_live(self) -> None:
         with self._lock:
             something = bool(self._running or self._activities or self._cached)
-        if not something or (self._live is not None and self._owner == os.getpid()):
+        if not something or self._lent or (self._live is not None and self._owner == os.getpid()):
             return
         self._live = Live(
             console=self._console,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 from dibble.cli.display_text import SUCCESS, Summary, lines_of
-from dibble.events import BuildFinished, Note
+from dibble.events import BuildFinished, Note, StepCached
 
 if TYPE_CHECKING:
     from dibble.errors import DibbleError
@@ -21,19 +21,29 @@ def stamped(text: str, seconds: float) -> str:
 
 
 class PlainReporter:
-    """One line an event. `owns_stream`: close it at the end; `shows_failure`: the error that ended the build too."""
+    """One line an event. `owns_stream`: close it at the end; `shows_failure`: the error that ended the build too;
+    `shows_cached`: steps that need not run."""
 
     def __init__(
-        self, stream: TextIO, *, timestamps: bool, owns_stream: bool = False, shows_failure: bool = False
+        self,
+        stream: TextIO,
+        *,
+        timestamps: bool,
+        owns_stream: bool = False,
+        shows_failure: bool = False,
+        shows_cached: bool = True,
     ) -> None:
         self._stream = stream
         self._timestamps = timestamps
         self._owns_stream = owns_stream
         self._shows_failure = shows_failure
+        self._shows_cached = shows_cached
         self._summary = Summary()
 
     def handle(self, event: Event) -> None:
         self._summary.handle(event)
+        if isinstance(event, StepCached) and not self._shows_cached:
+            return
         lines = lines_of(event)
         if isinstance(event, BuildFinished):
             lines = self._summary.lines(event)

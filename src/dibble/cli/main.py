@@ -101,8 +101,7 @@ def show_error(error: DibbleError, stream: TextIO) -> None:
     place = str(error.where)
     head = f"{bold}{place}: {plain}" if place else ""
     lines.append(f"{red}dibble: {plain}{head}{error.message}")
-    if error.hint:
-        lines.append(f"  {cyan}hint:{plain} {error.hint}")
+    lines += [f"  {cyan}hint:{plain} {hint}" for hint in error.hints]
     text = "\n".join(lines) + "\n"
     stream.write(text.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8"))
     stream.flush()

@@ -58,6 +58,8 @@ HOST_ONLY: tuple[tuple[str, str], ...] = (
     ("JOURNAL_STREAM", "the host's service manager"),
     ("NOTIFY_SOCKET", "the host's service manager"),
     ("DIBBLE_REMOTE_CACHE*", "where this machine shares its layers; decides nothing of what they are"),
+    ("DIBBLE_KEEP_ON_FAILURE", "what is kept of a failure decides nothing of an image"),
+    ("DIBBLE_COMMAND", "how the caller calls dibble"),
     ("FSSPEC_*", "settings of the remote cache, with credentials"),
     ("LISTEN_*", "descriptors of the host's service manager"),
     ("MAIL", "a host file"),

@@ -117,13 +117,32 @@ def request_of(
     )
 
 
+NOT_OF_THE_IMAGE = (
+    # (option, whether it takes a value): how and where to build, and options of other verbs on the same request
+    ("--remote-cache", True), ("--remote-cache-push", True), ("--remote-cache-key", True),
+    ("--remote-cache-trust", True), ("--refresh", True), ("--max-age", True), ("--keep-on-failure", False),
+    ("--json", False), ("--at", True), ("--after", True), ("--failed", False), ("--inside", False),
+    ("--outside", False), ("--command", True), ("--dot", False), ("--all", False), ("--resolve", False),
+    ("--no-resolve", False), ("--last", False),
+)  # fmt: skip
+
+
 def _of_the_image(arguments: Sequence[str]) -> list[str]:
-    """The arguments less those about the remote cache: DIB_ARGS lands in images, which do not depend on it."""
+    """The arguments less those that decide nothing of the image: DIB_ARGS lands in images, and in keys."""
+    return without(arguments, *(name for name, _ in NOT_OF_THE_IMAGE))
+
+
+def without(arguments: Sequence[str], *options: str) -> list[str]:
+    """The arguments less some long options of NOT_OF_THE_IMAGE, with their values, and less all behind `--`."""
+    takes_value = dict(NOT_OF_THE_IMAGE)
     kept = []
     rest = iter(arguments)
     for argument in rest:
-        if not argument.startswith("--remote-cache"):
+        if argument == "--":
+            break
+        name, equals, _ = argument.partition("=")
+        if name not in options:
             kept.append(argument)
-        elif "=" not in argument:
+        elif takes_value[name] and not equals:
             next(rest, None)
     return kept

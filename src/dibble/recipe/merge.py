@@ -167,6 +167,7 @@ def merge(
         offline=chosen.get("offline", False),
         max_age_s=chosen.get("max_age", 0 if refresh else DEFAULT_MAX_AGE_S),
         refresh=refresh,
+        keep_on_failure=chosen.get("keep_on_failure", False),
         trace=trace,
         quiet=quiet if quiet is not None else logfile is not None,
         logfile=host.cwd / logfile if logfile else None,

@@ -64,6 +64,8 @@ class Request:
     """Seconds for which what is known of a repository counts as its present state."""
     refresh: tuple[str, ...]
     """Steps and phases to run again, as the user named them."""
+    keep_on_failure: bool
+    """Keep what a step that fails had written."""
     trace: int
     """0 none, 1 scripts trace, 2 the noisy ones too."""
     quiet: bool

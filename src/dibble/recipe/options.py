@@ -218,6 +218,15 @@ OPTIONS: tuple[Option, ...] = (
         variable="DIBBLE_REFRESH",
     ),
     Option(
+        "keep_on_failure",
+        kinds.FLAG,
+        "Keep what a failing step had written, for `dibble shell --failed`.",
+        (),
+        ("--keep-on-failure",),
+        variable="DIBBLE_KEEP_ON_FAILURE",
+        of_variable=_not_zero,
+    ),
+    Option(
         "qemu_img_options",
         kinds.PAIRS,
         "Options of the qemu-img conversion, as k=v,k=v.",

@@ -17,6 +17,7 @@ from dibble.elements.materialise import write_tree
 from dibble.errors import DibbleError
 from dibble.events import BuildFinished, BuildStarted
 from dibble.plan.manifest import content_of
+from dibble.run.breaks import Breaks
 from dibble.run.environment import COMMANDS
 from dibble.run.images import make_outputs, place_exports
 from dibble.run.planner import make_plan
@@ -29,7 +30,7 @@ from dibble.store.facts import BuildLog
 from dibble.store.layers import LayerStore, OutputStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from dibble.events import Events
     from dibble.plan.plan import Plan
@@ -76,15 +77,17 @@ def build(request: Request, events: Events) -> BuildResult:
     )
     for note in known.elements.notes:
         events.send(note)
+    breaks = Breaks(known)
     result = None
     status = 1
     try:
-        if plan.is_complete:
+        if plan.is_complete and not breaks.stops:
             result = _from_store(known, planning.walk, planning.state, "store")
         if result is None:
             from dibble.sandbox.enter import run_in_namespace
 
-            result = run_in_namespace(lambda: _run(known, plan), network=not request.offline)
+            with breaks.terminal_kept():
+                result = run_in_namespace(lambda: _run(known, plan, breaks), network=not request.offline)
         status = 0
     except DibbleError as error:
         status = error.exit_status
@@ -170,33 +173,22 @@ def _finished(known: Build, walk: Walk, files: list[Path], output_seconds: float
     return BuildResult(tuple(files), walk.ran, walk.cached, seconds, timings, output_seconds, walk.network)
 
 
-def _run(known: Build, plan: Plan) -> BuildResult:
+def _run(known: Build, plan: Plan, breaks: Breaks) -> BuildResult:
     """Inside the namespaces: run what is missing, then write the outputs."""
     with contextlib.ExitStack() as stack:
-        stack.callback(known.events.close)  # displays that began in this process end in it, also when the build fails
-        known.store = settled(known.store, lambda text: known.events.note(text, "warning"))
-        known.store.sweep()
-        session = stack.enter_context(known.store.session())
-        stack.callback(unmount_all_below, session.path)
-        walk = known.walk()
-        remote = stack.enter_context(RemoteSide(known, known.remote, session.path)) if known.remote else None
+        session, walk, remote = stack.enter_context(at_work(known))
         if remote:
-            if (seen := remote.look()) and (result := _from_store(known, *seen, "remote cache")):
+            seen = remote.look()
+            if seen and not breaks.stops and (result := _from_store(known, *seen, "remote cache")):
                 return result
-            walk.layers = remote.layers
         workspace = open_workspace(known, session)
         executor = open_executor(known, workspace, walk.layers)
         stack.callback(executor.close)
-
-        def run(step: Step, key: Key, state: State) -> State:
-            after = executor.run(step, key, state)
-            walk.network[step.id] = (executor.network, time.time())
-            keep_texts(walk, step, key, state)
-            if plan.find(step.id) is None and step.where != "engine":
-                known.events.note(f"{step.id} was not in the plan: a step before it has put it there")
-            return after
-
+        breaks.watch(walk, executor)
+        run = runner(known, plan, walk, executor)
         state = walk.go(State(manifest=known.manifest), run, pending=bool(known.request.packages), alone=False)
+        if breaks.stops and walk.ran == 0 and (result := _from_store(known, walk, state, "store")):
+            return result
         began = time.monotonic()
         with contextlib.ExitStack() as alone:
             files = _outputs_alone(known, state, alone)
@@ -208,6 +200,36 @@ def _run(known: Build, plan: Plan) -> BuildResult:
             remote.finish(state)
         place_exports(known, state)
         return _finished(known, walk, files, output_seconds)
+
+
+@contextlib.contextmanager
+def at_work(known: Build) -> Iterator[tuple[Session, Walk, RemoteSide | None]]:
+    """Inside the namespaces: a session in the store, and a walk over the layers of the store and of a remote cache."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(known.events.close)  # displays that began in this process end in it, also when the build fails
+        known.store = settled(known.store, lambda text: known.events.note(text, "warning"))
+        known.store.sweep()
+        session = stack.enter_context(known.store.session())
+        stack.callback(unmount_all_below, session.path)
+        walk = known.walk()
+        remote = stack.enter_context(RemoteSide(known, known.remote, session.path)) if known.remote else None
+        if remote:
+            walk.layers = remote.layers
+        yield session, walk, remote
+
+
+def runner(known: Build, plan: Plan, walk: Walk, executor: Executor) -> Callable[[Step, Key, State], State]:
+    """What runs a missing step of `walk`; what the plan did not foresee is said."""
+
+    def run(step: Step, key: Key, state: State) -> State:
+        after = executor.run(step, key, state)
+        walk.network[step.id] = (executor.network, time.time())
+        keep_texts(walk, step, key, state)
+        if plan.find(step.id) is None and step.where != "engine":
+            known.events.note(f"{step.id} was not in the plan: a step before it has put it there")
+        return after
+
+    return run
 
 
 def keep_texts(walk: Walk, step: Step, key: Key, state: State) -> None:

@@ -38,7 +38,8 @@ class ControlChannel:
     """Serves requests one after another in a thread of its own until `close`.
 
     `handle` answers a call with its exit status; what it raises is for the caller of `failure`: it is kept, and the
-    client gets status 1, so that the script ends and the error is shown with the step.
+    client gets status 1, so that the script ends and the error is shown with the step. With `tells_failures` the client
+    itself is told instead: a person is there, and no step will end.
     """
 
     def __init__(self, directory: Path, handle: Callable[[Call], int]) -> None:
@@ -46,6 +47,7 @@ class ControlChannel:
         self._handle = handle
         self._fifo = directory / "request"
         self._failure: BaseException | None = None
+        self.tells_failures = False
         os.mkfifo(self._fifo, 0o622)
         self._fifo.chmod(0o622)
         directory.chmod(0o1777)
@@ -94,8 +96,12 @@ class ControlChannel:
             call = Call(arguments[0], tuple(arguments[1:]), cwd, environment, writer("o"), writer("e"))
             status = self._handle(call)
         except BaseException as error:  # noqa: BLE001 - shown by the step that the caller runs
-            self._failure = error
             status = 1
+            if self.tells_failures:
+                for line in (str(error) or type(error).__name__).splitlines():
+                    reply.write(f"e {line}\n")
+            else:
+                self._failure = error
         reply.write(f"x {status}\n")
 
 

@@ -6,14 +6,12 @@ Runs inside the build's namespaces, in one process; the control channel answers 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.elements.phases import BY_DIRECTORY
-from dibble.errors import DibbleError, HookFailed, HostError, Where
+from dibble.errors import DibbleError, HookFailed, HostError, StoreError, Where
 from dibble.events import OutputLine, StepFinished, StepStarted
 from dibble.plan.explain import different
 from dibble.plan.key import shown_parts
@@ -23,17 +21,17 @@ from dibble.run.engine import Engine
 from dibble.run.finish import finish_tree, restore_resolv_conf, set_resolv_conf_aside
 from dibble.run.freeze import Frozen, freeze
 from dibble.run.hooks import HookRunner
+from dibble.run.mounted_tree import MountedTree, masks_of, mounted
 from dibble.run.reuse import trace_from, trace_of, unaffected
 from dibble.run.state import RESOLV_CONF, State
-from dibble.sandbox.mounts import unmount_all
 from dibble.sandbox.opened import opened_below
 from dibble.sandbox.workspace import BUILD_DIRECTORY, CHANNEL, Workspace, end_leftovers
 from dibble.store.facts import Facts
-from dibble.store.layers import SCHEMA, History, Record
+from dibble.store.layers import SCHEMA, History, Record, failed_name
 from dibble.store.places import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from dibble.elements.model import ElementSet
     from dibble.events import Events
@@ -41,15 +39,13 @@ if TYPE_CHECKING:
     from dibble.packages.base import Transaction
     from dibble.plan.step import Key, Step
     from dibble.recipe.model import Request
-    from dibble.sandbox.workspace import Scratch
+    from dibble.run.mounted_tree import Masks
     from dibble.store.layers import LayerStore
 
 TRACED = frozenset({"initramfs", "initramfs-again"})
 """The engine's own work that takes seconds and reads little of the tree."""
 TRACE_FACT = "opened"
 LOST = frozenset({"lost+found"})
-Exports = tuple[Path, tuple[str, ...]]
-"""A directory with files for beside the image, and their names."""
 
 
 class Executor:
@@ -76,7 +72,7 @@ class Executor:
         from dibble.run.control import ControlChannel
 
         self._request = request
-        self._workspace = workspace
+        self.workspace = workspace
         self._layers = layers
         self.network: tuple[str, ...] = ()
         """The servers that the last step reached."""
@@ -88,14 +84,15 @@ class Executor:
         self._refresh = Refresh(request.refresh)
         self._elements_of = {name: hook.element for name, hook in element_set.hooks.files.items()}
         self._resolv_conf = self._host_resolv_conf()
-        self._uppers: list[tuple[str, Path]] = []  # of the running step, oldest first: ("upper" | stack entry, path)
-        self._lowers: list[Path] = []
+        self._mounted: MountedTree | None = None  # the last one
+        self.on_failure: Callable[[Step, State, list[Path]], None] | None = None
+        """Called with a step that failed, the state before it, and the directories of the tree as it left it."""
         self.engine = Engine(
             apt, element_set.elements, workspace, events, self._put_packages_below, packages=request.packages
         )
         channel_directory = workspace.view / CHANNEL.relative_to("/")
         self._channel = ControlChannel(channel_directory, self.engine.handle)
-        self._hooks = HookRunner(
+        self.hooks = HookRunner(
             view=workspace.view,
             target=workspace.target,
             environment=environment,
@@ -103,7 +100,7 @@ class Executor:
             cwd=str(request.cwd),
             on_line=lambda step, text: events.send(OutputLine(text=text, step=step)),
         )
-        self._hooks.prepare()
+        self.hooks.prepare()
         self._work: dict[str, Callable[[], None]] = {
             "resolv-conf": lambda: set_resolv_conf_aside(workspace.target),
             "packages": self._extra_packages,
@@ -124,39 +121,31 @@ class Executor:
 
     def run(self, step: Step, key: Key, state: State) -> State:
         """Run a step on a state and keep its layer. Raises HookFailed, or what the engine met."""
-        element = self._elements_of.get(f"{step.phase}/{step.script}", "")
-        self._events.send(StepStarted(step=step.id, phase=step.phase, element=element))
+        self._events.send(StepStarted(step=step.id, phase=step.phase, element=self._element(step)))
         began = time.time()
         if step.phase in TRACED and (adopted := self._adopted(step, key, state)):
             self._events.note(f"{step.id}: nothing that it reads has changed; its earlier result is taken")
             self._events.send(StepFinished(step=step.id, seconds=time.time() - began))
             return state.after(adopted)
-        self._lowers = self.lower_directories(state)
-        upper = self._workspace.mount_tree(self._lowers)
-        self._uppers = [("upper", upper)]
-        scratch = None
+        trace = None
+        tree = self._tree(self.lower_directories(state))
         try:
-            if step.where == "outside":
-                scratch = self._workspace.show_writable(self._output_directory())
-                if self._workspace.session.store.root.is_relative_to(self._output_directory()):
-                    self._workspace.show_store()
-            with contextlib.ExitStack() as stack:
-                opened = stack.enter_context(opened_below(self._workspace.target)) if step.phase in TRACED else None
-                self._run_mounted(step, key, state, element)
-            trace = trace_of(opened, self._workspace.target, state.stack) if opened else None
+            with mounted(tree, self._beside(step)):
+                with contextlib.ExitStack() as stack:
+                    opened = stack.enter_context(opened_below(self.workspace.target)) if step.phase in TRACED else None
+                    self._run_mounted(tree, step, key, state)
+                trace = trace_of(opened, self.workspace.target, state.stack) if opened else None
         except DibbleError as error:
+            error.failed_step = step.id
             status = error.exit_status
             self._events.send(StepFinished(step=step.id, seconds=time.time() - began, status=status))
+            self._failed(tree, step, key, state)
             raise
-        finally:
-            left = end_leftovers(set())
-            self._workspace.unmount_tree()
-            exports = self._take_exports(scratch) if scratch else None
-            if scratch:
-                self._workspace.hide_scratch(scratch)
-        if left:
-            self._events.note(f"{step.id} left processes behind, which were ended: {', '.join(left)}", "warning")
-        record = self._keep(step, key, state, began, exports)
+        if tree.left:
+            names = ", ".join(tree.left)
+            self._events.note(f"{step.id} left processes behind, which were ended: {names}", "warning")
+        record = self._keep(tree, step, key, state, began)
+        self._layers.forget_failed(step.id, state.tree)
         if trace is not None:
             self._facts.put(trace.data(), TRACE_FACT, record.id)
         self.network = record.network
@@ -170,19 +159,19 @@ class Executor:
 
         Meant for scripts that do nothing else of note; what it writes is thrown away, its failure is no fault.
         """
-        self._workspace.mount_tree([self._base])
+        self.workspace.mount_tree([self._base])
         asked: list[tuple[str, list[str]]] = []
         self.engine.begin(step.id, inside=False)
         self.engine.rehearsal = asked
         try:
             commands = f"{BUILD_DIRECTORY}/hooks/bin"  # where a target has them in its own PATH
-            self._hooks.run(replace(step, where="outside"), environment_files(state.manifest), commands=commands)
+            self.hooks.run(replace(step, where="outside"), environment_files(state.manifest), commands=commands)
         except HookFailed:
             self._channel.failure()  # it has missed what is not there; what it asked for until then counts
         finally:
             self.engine.rehearsal = None
             end_leftovers(set())
-            self._workspace.unmount_tree()
+            self.workspace.unmount_tree()
         return asked
 
     # --- a result that serves another tree
@@ -210,41 +199,62 @@ class Executor:
             )
             self._facts.put({**trace.data(), "stack": list(state.stack)}, TRACE_FACT, record.id)
             history = History(shown_parts(key.parts))
-            self._layers.keep(record, [], None, self._workspace.session.path, history)
+            self._layers.keep(record, [], None, self.workspace.session.path, history)
             return record
         return None
 
+    # --- a tree to look at
+
+    @contextlib.contextmanager
+    def visited(self, step: Step, lowers: list[Path], masks: Masks) -> Iterator[MountedTree]:
+        """Mount a tree as the script of `step` would find it, for something else to run there.
+
+        Commands of the engine work, and tell of their failures themselves. What is written goes with the session.
+        """
+        tree = self._tree(lowers)
+        with mounted(tree, self._beside(step)):
+            # Scripts of root.d find nothing mounted; before they have run, there is no place for it either.
+            can = all((self.workspace.target / name).is_dir() for name in ("proc", "dev", "sys"))
+            own = step.phase == "root.d" and step.where == "outside"
+            with self._surrounded(tree, step, masks, system=can and not own):
+                self._channel.tells_failures = True
+                try:
+                    yield tree
+                finally:
+                    self._channel.tells_failures = False
+
+    def _tree(self, lowers: list[Path]) -> MountedTree:
+        self._mounted = MountedTree(self.workspace, self._layers, lowers)
+        return self._mounted
+
+    def _beside(self, step: Step) -> Path | None:
+        """The directory that a script may leave files for the user in."""
+        return (self._request.cwd / self._request.name).parent.resolve() if step.where == "outside" else None
+
+    @contextlib.contextmanager
+    def _surrounded(self, tree: MountedTree, step: Step, masks: Masks, *, system: bool) -> Iterator[None]:
+        self.engine.begin(step.id, inside=step.where == "inside")
+        with tree.surrounded(step, masks, system=system):
+            yield
+
     # --- one step
 
-    def _run_mounted(self, step: Step, key: Key, state: State, element: str) -> None:
-        workspace = self._workspace
-        self.engine.begin(step.id, inside=step.where == "inside")
-        system = step.phase != "root.d"
-        if system:
-            workspace.mount_system_in_target()
-        try:
+    def _run_mounted(self, tree: MountedTree, step: Step, key: Key, state: State) -> None:
+        with self._surrounded(tree, step, masks_of(step, key, state), system=step.phase != "root.d"):
             if step.where == "engine":
                 self._work[step.phase]()
-                return
-            masks = _masks(step, key, state)
-            if step.where == "inside":
-                workspace.show_hooks_in_target(masks)
             else:
-                workspace.mask(workspace.hooks, masks)
-            self._run_hook(step, state, element)
-        finally:
-            if system:
-                workspace.unmount_target()
+                self._run_hook(step, state)
         if step.phase == "root.d" and self._is_last_of_root(step, state):
             self._check_root()
 
-    def _run_hook(self, step: Step, state: State, element: str) -> None:
+    def _run_hook(self, step: Step, state: State) -> None:
         try:
-            self._hooks.run(step, environment_files(state.manifest))
+            self.hooks.run(step, environment_files(state.manifest))
         except HookFailed as error:
             cause = self._channel.failure()
             place = error.where
-            error.where = Where(place.file, place.line, place.column, element or None, step.id)
+            error.where = Where(place.file, place.line, place.column, self._element(step) or None, step.id)
             if isinstance(cause, DibbleError):
                 cause.where = cause.where if cause.where.file else error.where
                 cause.exit_status = error.exit_status
@@ -255,13 +265,16 @@ class Executor:
         if (cause := self._channel.failure()) is not None:
             self._events.note(f"{step.id} went on after the engine refused it something: {cause}", "warning")
 
+    def _element(self, step: Step) -> str:
+        return self._elements_of.get(f"{step.phase}/{step.script}", "")
+
     def _is_last_of_root(self, step: Step, state: State) -> bool:
         from dibble.plan.manifest import scripts
 
         return scripts(state.manifest, "root.d")[-1] == step.script
 
     def _check_root(self) -> None:
-        names = {path.name for path in self._workspace.target.iterdir()}
+        names = {path.name for path in self.workspace.target.iterdir()}
         if not {name for name in names - LOST if not name.endswith("tmp")}:
             raise DibbleError(
                 "the root.d scripts left the root tree empty",
@@ -269,24 +282,10 @@ class Executor:
             )
 
     def _put_packages_below(self, transaction: Transaction, merge: Callable[[Path], None]) -> None:
-        """Freeze what the running step has written so far, and go on over it with a layer of merged packages."""
-        name = digest(sorted(f"{p.name} {p.arch} {p.sha256}" for p in transaction.install))[:40]
-        with self._layers.making_packages(name):
-            entry = self._layers.packages_entry(name)
-            if entry is None:
-                made = self._workspace.new_directory("packages")
-                (made / "mnt").mkdir()
-                merge(made / "mnt")
-                entry = self._layers.keep_packages(name, made, [package.sha256 for package in transaction.install])
-        unmount_all(self._workspace.build_dir)
-        packages = self._layers.path(entry)
-        self._lowers = [packages, self._uppers[-1][1], *self._lowers]
-        self._uppers.append((entry, packages))
-        self._uppers.append(("upper", self._workspace.mount_tree(self._lowers)))
+        assert self._mounted is not None
+        self._mounted.put_packages_below(transaction, merge)
 
-    def _keep(
-        self, step: Step, key: Key, state: State, began: float, exports: tuple[Path, tuple[str, ...]] | None
-    ) -> Record:
+    def _keep(self, tree: MountedTree, step: Step, key: Key, state: State, began: float) -> Record:
         """Freeze the step's upper directories and put them into the store."""
         inputs = tuple(sorted(self.engine.inputs.values(), key=lambda entry: entry.name))
         # A step that is run again on purpose leaves a layer beside the older one.
@@ -294,20 +293,19 @@ class Executor:
         identity = digest(
             [f"schema {SCHEMA}", key.value, *(f"{entry.name}={entry.digest}" for entry in inputs), *again]
         )[:40]
-        reached = self._hooks.reached if step.where != "engine" else ()
+        reached = self.hooks.reached if step.where != "engine" else ()
         stack: list[str] = []
         kept: list[Path] = []
         hooks: dict[str, str | None] = {}
         marks: list[str] = []
         total = 0
-        layers = [path for _, path in reversed(self._uppers)]
-        below = self._lowers[len(self._uppers) - 1 :]
-        for position, (kind, path) in enumerate(reversed(self._uppers)):
+        directories = tree.directories
+        for position, (kind, path) in enumerate(reversed(tree.uppers)):
             if kind != "upper":
                 stack.append(kind)
                 marks.append(kind)
                 continue
-            frozen = freeze(path, layers[position + 1 :] + below, began=began, epoch=self._epoch)
+            frozen = freeze(path, directories[position + 1 :], began=began, epoch=self._epoch)
             total += frozen.bytes
             hooks = {**frozen.hooks, **hooks}
             if _is_empty(path, frozen):
@@ -325,7 +323,7 @@ class Executor:
             tree_before=state.tree,
             stack=((RESOLV_CONF,) if step.phase == "resolv-conf" else ()) + tuple(stack),
             hooks=hooks,
-            exports=exports[1] if exports else (),
+            exports=tree.exports[1] if tree.exports else (),
             inputs=inputs,
             marks=tuple(marks),
             network=tuple(sorted({*(entry.name for entry in inputs), *self.engine.reached, *reached})),
@@ -335,45 +333,40 @@ class Executor:
             made=time.time(),
         )
         history = History(shown_parts(key.parts), tuple(self.engine.requests))
-        self._layers.keep(record, kept, exports[0] if exports else None, self._workspace.session.path, history)
+        exports = tree.exports[0] if tree.exports else None
+        self._layers.keep(record, kept, exports, self.workspace.session.path, history)
         return record
+
+    def _failed(self, tree: MountedTree, step: Step, key: Key, state: State) -> None:
+        """Let a break point show what the failed step has written, and keep that if it is asked for."""
+        if not tree.uppers:
+            return  # it could not even be mounted
+        if self.on_failure:
+            self.on_failure(step, state, tree.directories)
+        if not self._request.keep_on_failure:
+            return
+        name = failed_name(key.value)
+        stack: list[str] = []
+        kept: list[Path] = []
+        for kind, path in reversed(tree.uppers):
+            stack.append(f"{name}/{len(kept)}" if kind == "upper" else kind)
+            kept += [path] if kind == "upper" else []
+        record = Record(name, key.value, step.id, state.tree, state.tree, tuple(stack), made=time.time())
+        try:
+            self._layers.keep_failed(record, kept, self.workspace.session.path)
+        except StoreError as error:
+            self._events.note(f"what {step.id} had written is not kept: {error}", "warning")
 
     def _pending_after(self, step: Step, state: State) -> bool:
         if step.phase.startswith("initramfs"):
             return False
         return state.initramfs_pending or self.engine.apt.initramfs_pending
 
-    # --- files beside the image
-
-    def _output_directory(self) -> Path:
-        return (self._request.cwd / self._request.name).parent.resolve()
-
-    def _take_exports(self, scratch: Scratch) -> Exports | None:
-        """Copy what an outside hook wrote into the output directory; it is placed there when the build is done."""
-        found = {
-            f"{name}/{path.name}" if name else path.name: path
-            for name, upper in scratch.uppers.items()
-            for path in upper.iterdir()
-            if path.is_dir() or path.is_file() or path.is_symlink()
-        }
-        written = {name: path for name, path in found.items() if name not in scratch.stand_ins}
-        if not written:
-            return None
-        place = self._workspace.new_directory("exports")
-        for name, path in written.items():
-            target = place / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir() and not path.is_symlink():
-                shutil.copytree(path, target, symlinks=True, dirs_exist_ok=True)
-            else:
-                shutil.copy2(path, target, follow_symlinks=False)
-        return place, tuple(sorted({name.partition("/")[0] for name in written}))
-
     # --- the engine's own work
 
     def _host_resolv_conf(self) -> Path:
         """A lower directory with the host's resolv.conf at etc/, as the target's while hooks run."""
-        place = self._workspace.new_directory("resolv-conf")
+        place = self.workspace.new_directory("resolv-conf")
         etc = place / "mnt" / "etc"
         etc.mkdir(parents=True)
         file = etc / "resolv.conf"
@@ -394,7 +387,7 @@ class Executor:
         self.engine.apt.update_initramfs(self._line("engine/initramfs"))
 
     def _write_fstab(self) -> None:
-        path = self._workspace.target / "etc" / "fstab"
+        path = self.workspace.target / "etc" / "fstab"
         try:
             path.write_text(self._fstab)
             path.chmod(0o644)
@@ -402,28 +395,9 @@ class Executor:
             raise HostError(f"cannot write the target's /etc/fstab: {error.strerror}") from error
 
     def _finish(self) -> None:
-        self._workspace.unmount_target()
-        restore_resolv_conf(self._workspace.target)
-        finish_tree(self._workspace.target)
-
-
-def _masks(step: Step, key: Key, state: State) -> dict[str, list[str]]:
-    """The phase directories of which a script does not see everything, with the names below each that it does see.
-
-    What it sees is what its key has.
-    """
-    masks: dict[str, list[str]] = {}
-    hidden: set[str] = set()
-    own = f"{step.phase}/{step.script}"
-    for name in state.manifest:
-        top, slash, rest = name.partition("/")
-        if slash and top in BY_DIRECTORY:
-            shown = masks.setdefault(top, [])
-            if name == own or f"file {name}" in key.parts:
-                shown.append(rest)
-            else:
-                hidden.add(top)
-    return {top: shown for top, shown in masks.items() if top in hidden}
+        self.workspace.unmount_target()
+        restore_resolv_conf(self.workspace.target)
+        finish_tree(self.workspace.target)
 
 
 def _is_empty(upper: Path, frozen: Frozen) -> bool:

@@ -35,6 +35,16 @@ _BASH_ENV = r"""trap '[ "$BASH_SUBSHELL" -gt 0 ] || printf "%s:%s\n" "${BASH_SOU
 """  # noqa: E501
 
 
+def hooks_of(step: Step) -> str:
+    """The hooks tree as the step sees it."""
+    return HOOKS_IN_TARGET if step.where == "inside" else f"{BUILD_DIRECTORY}/hooks"
+
+
+def script_of(step: Step) -> str:
+    """The step's script, at the path by which it is run."""
+    return f"{hooks_of(step)}/{step.phase}/{step.script}"
+
+
 @dataclass(slots=True)
 class HookRunner:
     """Runs the hooks of one build. `view` and `target` are roots as our process sees them."""
@@ -48,7 +58,7 @@ class HookRunner:
     """Called with the step's id and a line of its output."""
     reached: tuple[str, ...] = ()
     """The servers that the last script connected to, as `ADDRESS:PORT`."""
-    _phases: dict[str, dict[str, str]] = field(default_factory=dict)
+    _phases: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
 
     def prepare(self) -> None:
         (self._channel / "bash-env").write_text(_BASH_ENV)
@@ -58,7 +68,7 @@ class HookRunner:
 
         `commands` is a directory that PATH begins with, besides our own.
         """
-        env = self._phase_environment(step, environment_files)
+        env = self.environment_of(step, environment_files)
         if commands:
             env = {**env, "PATH": f"{commands}:{env['PATH']}"}
         (self._channel / "failed-at").write_text("")
@@ -69,7 +79,7 @@ class HookRunner:
             last.append(text)
             self.on_line(step.id, text)
 
-        script = f"{self._hooks(step)}/{step.phase}/{step.script}"
+        script = script_of(step)
         # Through bash, because a script without an interpreter line runs as a shell script there.
         listener = Listener()
         try:
@@ -87,9 +97,6 @@ class HookRunner:
     @property
     def _channel(self) -> Path:
         return self.view / CHANNEL.relative_to("/")
-
-    def _hooks(self, step: Step) -> str:
-        return HOOKS_IN_TARGET if step.where == "inside" else f"{BUILD_DIRECTORY}/hooks"
 
     def _execute(
         self,
@@ -110,14 +117,18 @@ class HookRunner:
             listener=listener,
         ).status
 
-    def _phase_environment(self, step: Step, files: Sequence[str]) -> dict[str, str]:
-        """The environment after environment.d, made once a phase."""
-        if step.phase in self._phases:
-            return self._phases[step.phase]
+    def environment_of(self, step: Step, files: Sequence[str]) -> dict[str, str]:
+        """The environment after environment.d (`files` of it), made once for each side of a phase.
+
+        The step's hooks tree must be mounted. Raises HookFailed.
+        """
+        place = (step.phase, step.where)
+        if place in self._phases:
+            return self._phases[place]
         given = for_phase(self.environment, self.late, step.phase)
         env = for_inside(given) if step.where == "inside" else for_outside(given, step.phase)
         if files:
-            folder = f"{self._hooks(step)}/environment.d"
+            folder = f"{hooks_of(step)}/environment.d"
             last: deque[str] = deque(maxlen=LINES_KEPT)
 
             def line(text: str) -> None:
@@ -142,7 +153,7 @@ class HookRunner:
             for name in ("_", "SHLVL", "OLDPWD", "PWD"):
                 env.pop(name, None)
         env["BASH_ENV"] = f"{CHANNEL}/bash-env"
-        self._phases[step.phase] = env
+        self._phases[place] = env
         return env
 
     def _failed_lines(self) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dibble.events import StepCached
 from dibble.plan.key import key_of
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
     from dibble.events import Events
     from dibble.plan.refresh import Refresh
+    from dibble.plan.sequence import Engine
     from dibble.plan.step import Key, Step
     from dibble.run.state import State
     from dibble.store.layers import Input, LayerStore, Record
+
+Moment = Literal["before", "after"]
 
 
 @dataclass(slots=True)
@@ -47,6 +50,8 @@ class Walk:
     refresh: Refresh
     events: Events
     on_cached: Callable[[Step, Key, Record, State], None] | None = None
+    around: Callable[[Moment, str, State], None] | None = None
+    """Called before and after each phase (`install.d`), with the state then, whether or not it has scripts."""
     cached: int = 0
     ran: int = 0
     timings: list[tuple[str, float]] = field(default_factory=list)
@@ -54,17 +59,33 @@ class Walk:
     """By step: the servers that its result came from, and when (seconds since 1970)."""
     _texts: dict[str, bytes] = field(default_factory=dict)
 
-    def go(self, state: State, run: Callable[[Step, Key, State], State], *, pending: bool, alone: bool = True) -> State:
-        """Walk all steps from `state` and return the last state.
+    def go(
+        self,
+        state: State,
+        run: Callable[[Step, Key, State], State],
+        *,
+        pending: bool,
+        alone: bool = True,
+        until: Callable[[Step], bool] = lambda step: False,
+    ) -> State:
+        """Walk all steps from `state` and return the last state, or that before the first step that `until` is for.
 
         `pending` says whether packages were asked for on the command line. With `alone` false, other builds may be
         making the same layers: each missing step is then made under the lock of its key.
         """
         for item in SEQUENCE:
             waiting = [name for name, is_so in (("packages", pending), ("initramfs", state.initramfs_pending)) if is_so]
+            self._tell_phase("before", item, state)
             for step in steps_of(item, state.manifest, waiting, self.settings):
+                if until(step):
+                    return state
                 state = self._take(step, state, run, alone)
+            self._tell_phase("after", item, state)
         return state
+
+    def _tell_phase(self, moment: Moment, item: str | Engine, state: State) -> None:
+        if self.around and isinstance(item, str):
+            self.around(moment, item, state)
 
     def _take(self, step: Step, state: State, run: Callable[[Step, Key, State], State], alone: bool) -> State:
         key = self.key(step, state)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
+import termios
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,21 +156,24 @@ def spawn(
     stdin: bool = False,
     output_file: IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
+    terminal: int | None = None,
 ) -> Running:
     """Start a program and leave it running, in a session of its own; the rest is as in `run`.
 
     `stdin` opens a pipe to it. Standard output and standard error go to one pipe, or both to `output_file`. The
-    descriptors in `pass_fds` stay open in the program under the same numbers.
+    descriptors in `pass_fds` stay open in the program under the same numbers. `terminal` is a descriptor of a terminal
+    that becomes all three, and the controlling terminal of the session.
     """
     program = list(map(str, argv))
+    on_terminal = terminal is not None
     try:
         process = subprocess.Popen(
             program,
             env=dict(env),
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-            stdout=output_file or subprocess.PIPE,
+            stdin=terminal if on_terminal else subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=terminal if on_terminal else output_file or subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=_before_exec(root, cwd),  # noqa: PLW1509 - it makes plain system calls only
+            preexec_fn=_before_exec(root, cwd, on_terminal=on_terminal),  # noqa: PLW1509 - plain system calls only
             start_new_session=True,
             pass_fds=pass_fds,
         )
@@ -184,12 +189,19 @@ def _cannot_start(program: str, error: Exception) -> HostError:
     return HostError(f"cannot start {program}: {error}", hint=f"is {program} installed there?")
 
 
-def _before_exec(root: Path | None, cwd: str | Path | None, listener: Listener | None = None) -> Callable[[], None]:
-    """What the child does first: ask to die with its parent, be heard, and enter `root` and there `cwd`."""
+def _before_exec(
+    root: Path | None, cwd: str | Path | None, listener: Listener | None = None, *, on_terminal: bool = False
+) -> Callable[[], None]:
+    """What the child does first: ask to die with its parent, be heard, and enter `root` and there `cwd`.
+
+    With `on_terminal`, its standard input becomes the controlling terminal of its new session (ioctl_tty(2)).
+    """
     be_heard = listener.before_exec if listener is not None else None
 
     def before_exec() -> None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if on_terminal:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         if be_heard is not None:
             be_heard()
         if root is not None:

@@ -119,3 +119,12 @@ def prctl(option: int, value: int) -> None:
 def set_hostname(name: str) -> None:
     encoded = name.encode()
     _check(_LIBC.sethostname(encoded, len(encoded)), "sethostname")
+
+
+def unlock_terminal(master: int) -> int:
+    """Let a new pseudo terminal be opened; returns its number N in /dev/pts/N (unlockpt(3), ptsname_r(3))."""
+    name = ctypes.create_string_buffer(64)
+    _check(_LIBC.unlockpt(master), "unlockpt")
+    if number := _LIBC.ptsname_r(master, name, ctypes.c_size_t(len(name))):
+        raise OSError(number, os.strerror(number), "ptsname")
+    return int(name.value.rpartition(b"/")[2])

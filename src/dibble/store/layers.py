@@ -34,6 +34,9 @@ OF_STEP = "step-"
 """Begins the names in `keys/` that stand for a step rather than a key."""
 PACKAGES = "pkg-"
 """Begins the names of layers that hold a merged set of packages."""
+FAILED = "failed-"
+"""Begins the names of layers, and of their keys, that hold what a failed step had written. The step of such a record is
+`failed STEP`, so that nothing takes it for a result."""
 _CANDIDATES_KEPT = 4
 _TEXT_LIMIT = 64 << 10  # bytes; larger files are data rather than scripts
 _HISTORY_KEPT = 16  # layers of one step, of all images together, that a new key is compared with
@@ -276,6 +279,39 @@ class LayerStore:
         except OSError as error:
             raise store_error(error, self._store.root) from error
 
+    def keep_failed(self, record: Record, uppers: list[Path], session: Path) -> None:
+        """Keep what a step had written when it failed, in place of what an earlier failure under the same key left.
+
+        The record is as that of a result, but with `failed_name` for its id; it never leaves this store. Raises
+        StoreError.
+        """
+        key, step = _failed(record.key, record.step)
+        try:
+            put_aside(self._store, self._store.layers / record.id)
+        except OSError as error:
+            raise store_error(error, self._store.root) from error
+        LayerStore.keep(self, replace(record, key=key, step=step), uppers, None, session)
+
+    def failed(self, step: str, key: str, tree: str) -> Record | None:
+        """What was kept of a failure of the step `step` under `key`; else the last one on the same target tree."""
+        key, step = _failed(key, step)
+        exact = LayerStore.candidates(self, key)
+        on_tree = (record for record in self.of_step(step) if record.tree_before == tree and self._stands(record))
+        return next(iter(exact), None) or next(on_tree, None)
+
+    def _stands(self, record: Record) -> bool:
+        return all(entry.startswith("@") or self.path(entry).is_dir() for entry in record.stack)
+
+    def forget_failed(self, step: str, tree: str) -> None:
+        """The step has run well on this tree: what its failures left is of no use any more."""
+        for record in self.of_step(_failed("", step)[1]):
+            if record.tree_before == tree:
+                # Where it cannot be written, it stays.
+                with contextlib.suppress(OSError, StoreError), self._store.locked("keys"):
+                    self._forget(record.key, record.id)
+                    self._forget(step_key(record.step), record.id)
+                    put_aside(self._store, self._store.layers / record.id)
+
     def keep_packages(self, digest: str, made: Path, packages: Sequence[str] = ()) -> str:
         """Move a merged set of packages (the content of one lower directory) into the store; returns its entry.
 
@@ -359,6 +395,16 @@ def others(record: Record) -> set[str]:
     """The other layers whose directories a record's stack has: sets of packages, and what serves several keys."""
     owners = {entry.partition("/")[0] for entry in record.stack if not entry.startswith("@")}
     return owners - {record.id}
+
+
+def failed_name(key: str) -> str:
+    """The name of the layer with what a step left when it failed under this key."""
+    return f"{FAILED}{key[:40]}"
+
+
+def _failed(key: str, step: str) -> tuple[str, str]:
+    """Key and step of the record of a failure."""
+    return f"{FAILED}{key}", f"failed {step}"
 
 
 def step_key(step: str) -> str:
