@@ -17,7 +17,8 @@ from dibble.errors import ToolFailed
 from dibble.events import Events
 from dibble.outputs.base import Source
 from dibble.outputs.qcow2 import Qcow2
-from dibble.outputs.qcow2_file import CLUSTER, write_qcow2
+from dibble.outputs.qcow2_cluster import CLUSTER
+from dibble.outputs.qcow2_file import write_qcow2
 from dibble.sandbox.toolbox import HostToolbox
 
 if TYPE_CHECKING:
