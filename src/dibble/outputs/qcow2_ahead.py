@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+_MAX_THREADS = 4  # more than keep up with one program that writes
 _LOOK_S = 0.03
 """Between two looks at what has appeared: mke2fs writes some 10 MiB in that time."""
 
@@ -28,11 +29,12 @@ class Ahead:
     """Follows one raw file, as a context manager that ends its threads. Holds one cluster a thread and 150 bytes for
     each one that is done; the compressed data goes to an unnamed file in `directory`.
 
-    `threads` 0 leaves one processor to whoever writes the disk; on a single one nothing is done ahead.
+    Without `threads` one processor is left to whoever writes the disk; on a single one nothing is done ahead.
     """
 
-    def __init__(self, raw: Path, directory: Path, *, threads: int = 0) -> None:
-        self._threads = threads or min(len(os.sched_getaffinity(0)) - 1, 4)
+    def __init__(self, raw: Path, directory: Path, *, threads: int | None = None) -> None:
+        if threads is None:
+            threads = min(len(os.sched_getaffinity(0)) - 1, _MAX_THREADS)
         self._source = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
         self._spill = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed in `__exit__`
         self._size = os.fstat(self._source).st_size
@@ -41,7 +43,7 @@ class Ahead:
         self._done: dict[int, tuple[bytes, int, int]] = {}  # cluster → digest, offset and length in the spill
         self._stopped = threading.Event()
         self._work: Iterator[int] = self._settled()
-        self._running = [threading.Thread(target=self._run, name="qcow2 ahead") for _ in range(self._threads)]
+        self._running = [threading.Thread(target=self._run, name="qcow2 ahead") for _ in range(threads)]
 
     def __enter__(self) -> Ahead:
         for thread in self._running:

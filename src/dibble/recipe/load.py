@@ -110,12 +110,15 @@ def request_of(
 
 
 def _of_the_image(arguments: Sequence[str]) -> list[str]:
-    """The arguments less those about the remote cache: DIB_ARGS lands in images, which do not depend on it."""
+    """The arguments less those about the remote cache and the formats: DIB_ARGS lands in images, which do not depend on
+    them, and so one tree serves all formats."""
     kept = []
     rest = iter(arguments)
     for argument in rest:
-        if not argument.startswith("--remote-cache"):
-            kept.append(argument)
-        elif "=" not in argument:
+        if argument in ("-t", "--outputs") or (argument.startswith("--remote-cache") and "=" not in argument):
             next(rest, None)
+        elif not argument.startswith(("--remote-cache", "--outputs=")) and not (
+            argument.startswith("-t") and argument[2:3].isalpha()
+        ):
+            kept.append(argument)
     return kept

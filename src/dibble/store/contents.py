@@ -45,7 +45,8 @@ class NoContents(Exception):
 def seal(entry: Path, *, linked: bool = False, known: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
     """Record what `entry` holds. With `linked`, files that have names outside it are known to be recorded there.
 
-    `known` are digests (`content_digest`) that need not be made, by path relative to the entry. Linear in names, and in bytes less those of linked files. Raises OSError.
+    `known` are digests (`content_digest`) that need not be made, by path relative to the entry. Linear in names, and in
+    bytes less those of linked files and of `known`. Raises OSError.
     """
     data = b"\0".join((HEAD, *describe(entry, linked=linked, known=known), b""))
     new = entry / f".{NAME}.new"
