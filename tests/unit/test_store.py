@@ -139,7 +139,8 @@ def test_write_whole_replaces_and_leaves_no_other_file(tmp_path: Path) -> None:
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"two")]
 
 
-def test_a_kept_output_is_recorded_as_what_it_is(store: Store, tmp_path: Path) -> None:
+def test_a_kept_output_is_recorded_as_what_it_is(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
     files = {"output.raw": tmp_path / "sparse", "output.tar": tmp_path / "plain"}
     with files["output.raw"].open("wb") as file:
         file.seek(8 << 20)
