@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zstandard
 from tests.unit.output_values import EPOCH, disk, request
 
 from dibble.errors import ToolFailed
 from dibble.events import Events
 from dibble.outputs.base import Source
 from dibble.outputs.qcow2 import Qcow2
-from dibble.outputs.qcow2_file import CLUSTER, write_qcow2
+from dibble.outputs.qcow2_ahead import Ahead
+from dibble.outputs.qcow2_cluster import CLUSTER
+from dibble.outputs.qcow2_file import write_qcow2
 from dibble.sandbox.toolbox import HostToolbox
 
 if TYPE_CHECKING:
@@ -83,6 +86,71 @@ def test_a_disk_comes_back_and_the_bytes_do_not_depend_on_the_number_of_threads(
     info = is_sound_and_equal(raw, tmp_path / "5.qcow2")
     assert info["virtual-size"] == raw.stat().st_size
     assert info["format-specific"]["data"]["compression-type"] == "zstd"
+
+
+def put(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_bytes_do_not_depend_on_what_was_compressed_while_the_disk_was_filled(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    clusters = 40
+    raw = sparse(tmp_path / "disk.raw", clusters * CLUSTER - chance.choice((0, 512)), {})
+    with Ahead(raw, tmp_path, threads=0) as ahead:
+        for number in range(300):
+            at = chance.randrange(clusters)
+            if chance.random() < 0.5:
+                ahead.guess(at)
+                continue
+            length = chance.choice((1, 512, CLUSTER // 2, CLUSTER))
+            data = chance.choice((bytes(length), b"%d" % number * length, chance.randbytes(length)))[:length]
+            put(raw, at * CLUSTER, data[: raw.stat().st_size - at * CLUSTER])
+        for number in range(clusters):
+            if chance.random() < 0.3:
+                ahead.guess(number)
+        write_qcow2(raw, tmp_path / "ahead.qcow2", ahead=ahead)
+    write_qcow2(raw, tmp_path / "after.qcow2")
+    assert (tmp_path / "ahead.qcow2").read_bytes() == (tmp_path / "after.qcow2").read_bytes()
+    is_sound_and_equal(raw, tmp_path / "ahead.qcow2")
+
+
+def test_a_disk_that_is_followed_while_somebody_fills_it_gives_the_same_bytes(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    raw = sparse(tmp_path / "disk.raw", 48 * MIB, {})
+    with Ahead(raw, tmp_path, threads=3) as ahead:
+        for number in range(400):
+            put(raw, number * 48 * MIB // 400, b"text %d\n" % number * 12_000)
+            put(raw, chance.randrange(number + 1) * 48 * MIB // 400, b"later %d" % number)
+        write_qcow2(raw, tmp_path / "ahead.qcow2", ahead=ahead)
+    write_qcow2(raw, tmp_path / "after.qcow2")
+    assert (tmp_path / "ahead.qcow2").read_bytes() == (tmp_path / "after.qcow2").read_bytes()
+
+
+def test_what_was_compressed_ahead_is_used_only_for_the_same_content(tmp_path: Path) -> None:
+    raw = sparse(tmp_path / "disk.raw", 2 * CLUSTER, {0: b"a" * CLUSTER, CLUSTER: b"b" * CLUSTER})
+    with Ahead(raw, tmp_path, threads=0) as ahead:
+        ahead.guess(0)
+        ahead.guess(1)
+        packed = ahead.take(0, b"a" * CLUSTER)
+        assert packed is not None
+        assert zstandard.decompress(packed) == b"a" * CLUSTER
+        assert ahead.take(1, b"a" * CLUSTER) is None
+        assert ahead.take(1, b"b" * (CLUSTER - 1) + b"c") is None
+        assert ahead.take(0, bytes(CLUSTER)) is None
+
+
+def test_clusters_are_compressed_once_they_are_complete(tmp_path: Path) -> None:
+    raw = sparse(tmp_path / "disk.raw", 4 * CLUSTER, {CLUSTER: b"a" * CLUSTER, 2 * CLUSTER: b"b" * 8192})
+    with Ahead(raw, tmp_path, threads=1) as ahead:
+        while ahead.take(1, b"a" * CLUSTER) is None:
+            pass
+        assert ahead.take(2, b"b" * 8192 + bytes(CLUSTER - 8192)) is None
+        put(raw, 2 * CLUSTER, b"c" * CLUSTER)
+        while ahead.take(2, b"c" * CLUSTER) is None:
+            pass
 
 
 def test_zeros_and_holes_take_no_room(tmp_path: Path) -> None:

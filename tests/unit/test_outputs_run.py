@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tarfile
+import threading
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -12,14 +13,18 @@ from tests.unit.output_values import EPOCH, Remembered, disk, request
 
 from dibble import registry
 from dibble.errors import OutputError, ToolFailed
-from dibble.events import ArtifactWritten
+from dibble.events import Activity, ArtifactWritten
 from dibble.outputs.base import OutputInfo, Source
 from dibble.outputs.run import place_files, write_outputs
 from dibble.sandbox.toolbox import HostToolbox
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from dibble.disk.model import Disk
+    from dibble.events import Events
+    from dibble.outputs.run import Begun
     from dibble.recipe.model import Request
 
 pytestmark = pytest.mark.unit
@@ -55,8 +60,10 @@ def run(source: Source, wanted: Request) -> tuple[list[str], list[ArtifactWritte
 def test_the_tree_comes_first_and_the_raw_disk_last(source: Source, out: Path) -> None:
     files, events = run(source, request(out, outputs=("raw", "qcow2", "tar")))
     assert files == ["N.tar", "N.qcow2", "N-data.qcow2", "N.raw", "N-data.raw"]
-    assert [event.path for event in events] == files
-    assert [event.format for event in events] == ["tar", "qcow2", "qcow2", "raw", "raw"]
+    of_disk = [event for event in events if event.format != "tar"]  # the tar is written meanwhile
+    assert [event.path for event in of_disk] == files[1:]
+    assert [event.format for event in of_disk] == ["qcow2", "qcow2", "raw", "raw"]
+    assert len(events) == len(files)
     assert (out / "N.raw").read_bytes().startswith(b"image0")
     assert (out / "N-data.raw").read_bytes().startswith(b"data")
     assert (out / "N.qcow2").read_bytes().startswith(b"QFI\xfb")
@@ -137,3 +144,89 @@ def test_stored_files_are_copied_never_linked(source: Source, out: Path, tmp_pat
     assert (out / "N.raw.sha256").is_file()
     [event] = [event for event in events.sent if isinstance(event, ArtifactWritten)]
     assert (event.path, event.format) == ("N.raw", "raw")
+
+
+def test_outputs_of_the_tree_are_written_while_the_disk_is_filled(source: Source, out: Path) -> None:
+    assert source.disk is not None
+    disk_of_it = source.disk
+    told = []
+    tar_is_there = threading.Event()
+
+    def make_disk(begun: Begun, events: Events) -> Disk:
+        begun({name: path for name, path in disk_of_it.images.items()})
+        assert tar_is_there.wait(60)
+        return disk_of_it
+
+    def written(name: str, files: Sequence[Path]) -> None:
+        told.append((name, [path.name for path in files]))
+        tar_is_there.set()
+
+    wanted = request(out, outputs=("qcow2", "tar"))
+    plain = Source(source.root, None)
+    write_outputs(plain, wanted, HostToolbox(), Remembered(), epoch=EPOCH, make_disk=make_disk, written=written)
+    assert told == [("tar", ["N.tar"]), ("qcow2", ["N.qcow2", "N-data.qcow2"])]
+
+
+class Endless:
+    """An output of the tree that goes on until it is told to end."""
+
+    info: ClassVar[OutputInfo] = OutputInfo("endless", "tree", "never ends")
+    began: ClassVar[threading.Event]
+
+    def write(self, _: Source, target_file: Path, __: Request, ___: object, events: Events, **____: object) -> None:
+        target_file.write_text("half")
+        with events.activity("endless") as activity:
+            self.began.set()
+            while True:
+                activity.progress(1)
+
+
+def test_the_first_error_ends_the_other_outputs_and_their_activities(
+    source: Source, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.BUILT_IN["outputs"], "endless", f"{__name__}:Endless")
+    monkeypatch.setattr(Endless, "began", threading.Event(), raising=False)
+    events = Remembered()
+
+    def make_disk(begun: Begun, _: Events) -> Disk:
+        assert Endless.began.wait(60)
+        raise OutputError("too small")
+
+    wanted = request(out, outputs=("endless", "qcow2"))
+    with pytest.raises(OutputError, match="too small"):
+        write_outputs(Source(source.root, None), wanted, HostToolbox(), events, epoch=EPOCH, make_disk=make_disk)
+    assert list(out.iterdir()) == []
+    activities = [event for event in events.sent if isinstance(event, Activity)]
+    assert activities[0].name == "endless"
+    assert not activities[0].finished
+    assert [event.finished for event in activities].count(True) == 1
+    assert activities[-1].finished
+
+
+def test_an_error_of_an_output_of_the_tree_ends_those_of_the_disk(
+    source: Source, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.BUILT_IN["outputs"], "failing", f"{__name__}:Failing")
+    monkeypatch.setattr(Failing, "error", OutputError("it is broken"), raising=False)
+    assert source.disk is not None
+    disk_of_it = source.disk
+
+    def make_disk(begun: Begun, events: Events) -> Disk:
+        with events.activity("file system") as activity:
+            while True:
+                activity.progress(1)
+
+    wanted = request(out, outputs=("failing", "raw"))
+    with pytest.raises(OutputError, match="it is broken"):
+        write_outputs(Source(source.root, None), wanted, HostToolbox(), Remembered(), epoch=EPOCH, make_disk=make_disk)
+    assert list(out.iterdir()) == []
+    assert all(path.is_file() for path in disk_of_it.images.values())
+
+
+def test_an_output_that_cannot_be_kept_is_an_error(source: Source, out: Path) -> None:
+    def written(name: str, files: Sequence[Path]) -> None:
+        raise OutputError(f"no room for {name}")
+
+    wanted = request(out, outputs=("tar", "raw"))
+    with pytest.raises(OutputError, match="no room for"):
+        write_outputs(source, wanted, HostToolbox(), Remembered(), epoch=EPOCH, written=written)

@@ -421,3 +421,8 @@ def test_dib_env_is_text_that_bash_reads_back() -> None:
 def test_where_the_remote_cache_is_does_not_land_in_images() -> None:
     words = ("--remote-cache", "s3://b/p", "--remote-cache-push=no", "-o", "x", "an-os")
     assert request_of(("an-os",), {}, {}, host=HOST, arguments=words).arguments == "-o x an-os"
+
+
+@pytest.mark.parametrize("words", [("-t", "raw"), ("-traw",), ("--outputs", "raw,tar"), ("--outputs=raw",)])
+def test_the_formats_do_not_land_in_the_image(words: tuple[str, ...]) -> None:
+    assert request_of(("an-os",), {}, {}, arguments=("-x", *words, "an-os"), host=HOST).arguments == "-x an-os"

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dibble.errors import StoreError
+from dibble.store.contents import differences
 from dibble.store.layers import Input, LayerStore, OutputStore, Record, copy_sparse
 from dibble.store.places import open_store, remove_tree, write_whole
 
@@ -136,3 +137,21 @@ def test_write_whole_replaces_and_leaves_no_other_file(tmp_path: Path) -> None:
     write_whole(tmp_path / "f", b"one")
     write_whole(tmp_path / "f", b"two")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"two")]
+
+
+def test_a_kept_output_is_recorded_as_what_it_is(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    files = {"output.raw": tmp_path / "sparse", "output.tar": tmp_path / "plain"}
+    with files["output.raw"].open("wb") as file:
+        file.seek(8 << 20)
+        file.write(b"x" * 70_000)
+        file.truncate(32 << 20)
+    files["output.tar"].write_bytes(b"plain" * 700_000)
+    outputs = OutputStore(store)
+    with store.session() as session:
+        outputs.keep("k", files, session.path)
+    entry = outputs.find("k")
+    assert entry is not None
+    assert list(differences(entry)) == []
+    (entry / "output.tar").write_bytes(b"Plain" + b"plain" * 699_999)
+    assert [found.path for found in differences(entry)] == ["output.tar"]

@@ -14,20 +14,31 @@ from dibble.sandbox import mounts
 from dibble.store.places import disk_full
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dibble.disk.filesystems.base import FilesystemKind
-    from dibble.disk.model import Filesystem, Image, Layout, Table
+    from dibble.disk.model import Filesystem, Graph, Image, Layout, Table
     from dibble.events import Events
     from dibble.sandbox.toolbox import Toolbox
 
 
-def write_disk(layout: Layout, root: Path, directory: Path, toolbox: Toolbox, events: Events, *, epoch: int) -> Disk:
+def write_disk(  # noqa: PLR0917 - everything that a disk is made from
+    layout: Layout,
+    root: Path,
+    directory: Path,
+    toolbox: Toolbox,
+    events: Events,
+    begun: Callable[[Mapping[str, Path]], None] = lambda images: None,
+    *,
+    epoch: int,
+) -> Disk:
     """Write every image of `layout` as `NAME.raw` in `directory`, an empty directory that the tools see too.
 
-    `root` is the finished tree, with nothing mounted in it. Runs inside the build's namespaces, as its root. Raises
-    OutputError when content does not fit, HostError when the host's disk is full.
+    `root` is the finished tree, with all mount points in it (`make_mount_points`), none of them mounted. `begun` is
+    called when the files are there, of their full size and empty, for those who follow how they are filled. Runs inside
+    the build's namespaces, as its root. Raises OutputError when content does not fit, HostError when the host's disk is
+    full.
     """
     graph = layout.graph
     images = {}
@@ -36,11 +47,12 @@ def write_disk(layout: Layout, root: Path, directory: Path, toolbox: Toolbox, ev
         with path.open("wb") as file:
             file.truncate(layout.image_sizes[image.name])
         images[image.name] = path
+    begun(images)
     try:
         for table in graph.tables:
             _write_table(layout, table, images[table.base])
         points = [mount.point for mount in graph.mounts if mount.point.startswith("/")]
-        contents = {point: _content(root, point) for point in points}
+        contents = {point: root / point.strip("/") for point in points}
         for filesystem in graph.filesystems:
             point = next((mount.point for mount in graph.mounts if mount.base == filesystem.name), "")
             content = contents.get(point)
@@ -50,6 +62,13 @@ def write_disk(layout: Layout, root: Path, directory: Path, toolbox: Toolbox, ev
     except OSError as error:
         raise disk_full(error, directory) from error
     return Disk(images, layout)
+
+
+def make_mount_points(graph: Graph, root: Path) -> None:
+    """Make the directories of the tree at which file systems are mounted, where the tree has none."""
+    for mount in graph.mounts:
+        if mount.point.startswith("/"):
+            (root / mount.point.strip("/")).mkdir(parents=True, exist_ok=True)
 
 
 def _image_of(layout: Layout, name: str) -> Image:
@@ -75,15 +94,6 @@ def _write_table(layout: Layout, table: Table, path: Path) -> None:
         for offset, data in parts:
             file.seek(offset)
             file.write(data)
-
-
-def _content(root: Path, point: str) -> Path | None:
-    """The directory of the tree whose content the file system mounted at `point` gets; None for swap and the like."""
-    if not point.startswith("/"):
-        return None
-    directory = root / point.strip("/")
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 def _below(root: Path, points: Sequence[str], point: str) -> list[Path]:

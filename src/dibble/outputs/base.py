@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from dibble.disk.model import Disk
     from dibble.events import Events
+    from dibble.outputs.qcow2_ahead import Ahead
     from dibble.recipe.model import Request
     from dibble.sandbox.toolbox import Toolbox
 
@@ -21,11 +23,13 @@ MAIN_IMAGE = "image0"
 class Source:
     """What outputs are made from. `root` is the finished tree; `disk` is None when no format reads it.
 
-    The formats may use up the disk's raw files (`raw` moves them), so that one is written last.
+    The formats may use up the disk's raw files (`raw` moves them), so that one is written last. `ahead` has, for some
+    of the disk's images, what was done for qcow2 while they were written.
     """
 
     root: Path
     disk: Disk | None
+    ahead: Mapping[str, Ahead] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,15 @@ class Qcow2:
         assert source.disk is not None
         disk = source.disk.images[image]
         with events.activity("qcow2") as activity:
-            if request.compress and not request.qemu_img_options:
-                write_qcow2(disk, target_file, activity)
+            if is_ours(request):
+                write_qcow2(disk, target_file, activity, ahead=source.ahead.get(image))
             else:
                 _convert(disk, target_file, request, toolbox)
+
+
+def is_ours(request: Request) -> bool:
+    """Whether we write the file ourselves, for which clusters can be compressed ahead."""
+    return request.compress and not request.qemu_img_options
 
 
 def _convert(disk: Path, target_file: Path, request: Request, toolbox: Toolbox) -> None:

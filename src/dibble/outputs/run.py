@@ -1,51 +1,67 @@
-"""All outputs of one image, in the order in which they can share one disk."""
+"""All outputs of one image: those of the tree beside those of the disk, which begin while the disk is being filled."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from dibble.errors import OutputError, ToolFailed
-from dibble.events import ArtifactWritten
+from dibble.events import Activity, ArtifactWritten, Events
 from dibble.outputs.base import MAIN_IMAGE
 from dibble.outputs.place import placing
 from dibble.registry import load
 from dibble.store.layers import copy_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from dibble.events import Events
+    from dibble.disk.model import Disk
+    from dibble.events import Event
     from dibble.outputs.base import Output, Source
     from dibble.recipe.model import Request
     from dibble.sandbox.toolbox import Toolbox
 
+    Begun: TypeAlias = Callable[[Mapping[str, Path]], None]
+    """Called with the disk's files (image → raw file) when they are there but empty."""
 
-def write_outputs(source: Source, request: Request, toolbox: Toolbox, events: Events, *, epoch: int) -> list[Path]:
-    """Write every requested format and return the files, without their checksum files, as they were written.
 
-    Formats of the tree come first, then those of the disk as they were given, and what uses the disk up is last. The
-    disk image0 gives N.SUFFIX, another one, D, N-D.SUFFIX. Raises OutputError or ToolFailed; what was complete stays.
+def write_outputs(
+    source: Source,
+    request: Request,
+    toolbox: Toolbox,
+    events: Events,
+    *,
+    epoch: int,
+    make_disk: Callable[[Begun, Events], Disk] | None = None,
+    written: Callable[[str, Sequence[Path]], None] = lambda name, files: None,
+) -> list[Path]:
+    """Write every requested format and return the files, without their checksum files, those of the tree first.
+
+    `make_disk` fills the disk when `source` has none and a format reads it. Formats of the tree are written one after
+    another in a thread meanwhile; those of the disk follow in the order in which they were given, and what uses the
+    disk up is last. `written` is told of each complete format (name, files), in yet another thread.
+
+    The disk image0 gives N.SUFFIX, another one, D, N-D.SUFFIX. Raises OutputError or ToolFailed, the first one that
+    happened: nothing is begun after it, and what goes on ends at its next sign of progress. What was complete stays.
     """
     formats: dict[str, Output] = {name: load("outputs", name)() for name in request.outputs}
-    in_order = sorted(formats, key=lambda name: _turn(formats[name]))
-    files = []
-    for name in in_order:
-        output = formats[name]
-        for image in _images(source, output):
-            more = "" if image == _main(source) else f"-{image}"
-            file = f"{request.name}{more}.{output.info.suffix}"
-            began = time.monotonic()
-            with placing(file, request, events) as fresh:
-                try:
-                    output.write(source, fresh, request, toolbox, events, epoch=epoch, image=image)
-                except ToolFailed as error:
-                    if "No space left on device" not in error.output:
-                        raise
-                    raise _no_room(file) from error
-            files.append(_written(file, name, request, events, began))
-    return files
+    of_tree = {name: output for name, output in formats.items() if output.info.reads == "tree"}
+    of_disk = {name: output for name, output in formats.items() if output.info.reads == "disk"}
+    with _Run(request, toolbox, events, epoch, written) as run:
+        if not of_disk:
+            return run.write_all(of_tree, source, [_main(source)])
+        tree = run.beside(lambda: run.write_all(of_tree, source, [_main(source)])) if of_tree else None
+        with contextlib.ExitStack() as stack:
+            if make_disk is not None and source.disk is None:
+                source = _with_disk(source, make_disk, run, stack)
+            last_of_all = sorted(of_disk, key=lambda name: of_disk[name].info.uses_up_the_disk)
+            files = run.write_all({name: of_disk[name] for name in last_of_all}, source, _images(source))
+        return [*(tree.result() if tree else []), *files]
 
 
 def place_files(files: Mapping[str, Path], request: Request, events: Events) -> list[Path]:
@@ -62,10 +78,117 @@ def place_files(files: Mapping[str, Path], request: Request, events: Events) -> 
     return placed
 
 
-def _turn(output: Output) -> int:
-    if output.info.reads == "tree":
-        return 0
-    return 2 if output.info.uses_up_the_disk else 1
+class _Stopped(Exception):
+    """Another output has failed: this one need not go on."""
+
+
+class _Stoppable(Events):
+    """Passes everything on to `events`; once stopped, whoever says that it goes on is told to end.
+
+    Ends of activities are still passed on, so that each one that began has its end.
+    """
+
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self._events = events
+        self.stopped = threading.Event()
+
+    def send(self, event: Event) -> None:
+        if self.stopped.is_set() and isinstance(event, Activity) and not event.finished:
+            raise _Stopped
+        self._events.send(event)
+
+
+@dataclass
+class _Run:
+    """The outputs of one build. As a context manager it waits for all threads and raises the first error."""
+
+    request: Request
+    toolbox: Toolbox
+    real_events: Events
+    epoch: int
+    told: Callable[[str, Sequence[Path]], None]
+
+    def __enter__(self) -> _Run:
+        self.events = _Stoppable(self.real_events)
+        self._lock = threading.Lock()
+        self._first: BaseException | None = None
+        self._pending: list[Future[None]] = []
+        self._beside = ThreadPoolExecutor(1, "outputs of the tree")
+        self._afterwards = ThreadPoolExecutor(1, "written outputs")
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None:
+            self._fail(error)
+        self._beside.shutdown()
+        self._afterwards.shutdown()
+        for future in self._pending:
+            if (later := future.exception()) is not None:
+                self._fail(later)
+        if self._first is not None and self._first is not error:
+            raise self._first
+
+    def beside(self, work: Callable[[], list[Path]]) -> Future[list[Path]]:
+        """Do a piece of work in another thread."""
+
+        def run() -> list[Path]:
+            try:
+                return work()
+            except BaseException as error:
+                self._fail(error)
+                raise
+
+        return self._beside.submit(run)
+
+    def write_all(self, formats: Mapping[str, Output], source: Source, images: Sequence[str]) -> list[Path]:
+        """Write formats one after another, each for all images, the main one first."""
+        written = []
+        for name, output in formats.items():
+            files = [self._write(name, output, source, image) for image in images]
+            self._pending.append(self._afterwards.submit(self.told, name, files))
+            written += files
+        return written
+
+    def _write(self, name: str, output: Output, source: Source, image: str) -> Path:
+        if self.events.stopped.is_set():
+            raise _Stopped
+        more = "" if image == _main(source) else f"-{image}"
+        file = f"{self.request.name}{more}.{output.info.suffix}"
+        began = time.monotonic()
+        with placing(file, self.request, self.events) as fresh:
+            try:
+                output.write(source, fresh, self.request, self.toolbox, self.events, epoch=self.epoch, image=image)
+            except ToolFailed as error:
+                if "No space left on device" not in error.output:
+                    raise
+                raise _no_room(file) from error
+            if self.events.stopped.is_set():
+                raise _Stopped
+        return _written(file, name, self.request, self.events, began)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            if self._first is None and not isinstance(error, _Stopped):
+                self._first = error
+        self.events.stopped.set()
+
+
+def _with_disk(
+    source: Source, make_disk: Callable[[Begun, Events], Disk], run: _Run, stack: contextlib.ExitStack
+) -> Source:
+    """The source with its disk. Clusters for qcow2 are compressed while the disk is filled; `stack` ends that."""
+    from dibble.outputs.qcow2 import is_ours
+    from dibble.outputs.qcow2_ahead import Ahead
+
+    ahead: dict[str, Ahead] = {}
+
+    def begun(images: Mapping[str, Path]) -> None:
+        if "qcow2" in run.request.outputs and is_ours(run.request):
+            ahead.update({name: stack.enter_context(Ahead(raw, raw.parent)) for name, raw in images.items()})
+
+    disk = make_disk(begun, run.events)
+    return replace(source, disk=disk, ahead=ahead)
 
 
 def _main(source: Source) -> str:
@@ -73,10 +196,8 @@ def _main(source: Source) -> str:
     return MAIN_IMAGE if MAIN_IMAGE in images or not images else images[0]
 
 
-def _images(source: Source, output: Output) -> list[str]:
-    """The disks to write, the main one first; for a format of the tree, one name that it does not look at."""
-    if output.info.reads == "tree":
-        return [_main(source)]
+def _images(source: Source) -> list[str]:
+    """The disks to write, the main one first."""
     assert source.disk is not None
     main = _main(source)
     return [main, *(name for name in source.disk.images if name != main)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,21 +129,25 @@ NOT_OF_THE_IMAGE = (
 
 
 def _of_the_image(arguments: Sequence[str]) -> list[str]:
-    """The arguments less those that decide nothing of the image: DIB_ARGS lands in images, and in keys."""
-    return without(arguments, *(name for name, _ in NOT_OF_THE_IMAGE))
+    """The arguments less those that decide nothing of the tree: DIB_ARGS lands in images, which serve all formats."""
+    return without(arguments, *(name for name, _ in NOT_OF_THE_IMAGE), *FORMATS)
+
+
+FORMATS = ("-t", "--outputs")
 
 
 def without(arguments: Sequence[str], *options: str) -> list[str]:
-    """The arguments less some long options of NOT_OF_THE_IMAGE, with their values, and less all behind `--`."""
-    takes_value = dict(NOT_OF_THE_IMAGE)
+    """The arguments less some options of NOT_OF_THE_IMAGE or FORMATS, with their values, and less all behind `--`."""
+    takes_value = {**dict(NOT_OF_THE_IMAGE), **dict.fromkeys(FORMATS, True)}
     kept = []
     rest = iter(arguments)
     for argument in rest:
         if argument == "--":
             break
         name, equals, _ = argument.partition("=")
-        if name not in options:
+        joined = "-t" in options and re.fullmatch("-t[a-z0-9,]+", argument) is not None
+        if name not in options and not joined:
             kept.append(argument)
-        elif takes_value[name] and not equals:
+        elif not joined and takes_value[name] and not equals:
             next(rest, None)
     return kept

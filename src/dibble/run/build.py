@@ -19,7 +19,7 @@ from dibble.events import BuildFinished, BuildStarted
 from dibble.plan.manifest import content_of
 from dibble.run.breaks import Breaks
 from dibble.run.environment import COMMANDS
-from dibble.run.images import make_outputs, place_exports
+from dibble.run.images import make_outputs, place_exports, place_stored
 from dibble.run.planner import make_plan
 from dibble.run.prepare import CATALOGUE, prepare
 from dibble.run.remote import RemoteSide
@@ -139,20 +139,10 @@ def _from_store(known: Build, walk: Walk, state: State, where: str) -> BuildResu
 
 def _place_stored(known: Build, state: State) -> list[Path] | None:
     """Put the outputs in place from the store; None when it does not have them all."""
-    from dibble.outputs.run import place_files
-
     outputs = OutputStore(known.store)
-    folders = [outputs.find(key) for key in known.output_keys(state).values()]
-    if None in folders:
+    if any(outputs.find(key) is None for key in known.output_keys(state).values()):
         return None
-    files = {
-        f"{known.request.name}{path.name.removeprefix('output')}": path
-        for folder in folders
-        if folder is not None
-        for path in folder.iterdir()
-        if path.name.startswith("output")
-    }
-    return place_files(files, known.request, known.events)
+    return [path for paths in place_stored(known, state).values() for path in paths]
 
 
 def _outputs_alone(known: Build, state: State, stack: contextlib.ExitStack) -> list[Path] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,37 +11,111 @@ from dibble.store.facts import Facts
 from dibble.store.layers import OutputStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from dibble.boot.base import BootFiles
     from dibble.disk.model import ContentSize, Disk
+    from dibble.events import Events
+    from dibble.outputs.run import Begun
     from dibble.run.prepare import Build
     from dibble.run.state import State
-    from dibble.sandbox.toolbox import Toolbox
     from dibble.sandbox.workspace import Workspace
     from dibble.store.places import Session
 
 
 def make_outputs(plan: Build, session: Session, workspace: Workspace, lowers: list[Path], state: State) -> list[Path]:
-    """Lay out and write the disk from the finished tree, then every format, and keep them for the next time."""
-    from dibble.boot import grub
+    """Every requested format at its name: those that the store has are put there, the others made and kept.
+
+    When the store has the disk in another format, that is converted. Else the disk is laid out and written from the
+    finished tree.
+    """
     from dibble.outputs.base import Source
     from dibble.outputs.run import write_outputs
+    from dibble.run.convert import stored_disk
+
+    files = place_stored(plan, state)
+    missing = tuple(name for name in plan.request.outputs if name not in files)
+    placed = [path for paths in files.values() for path in paths]
+    if not missing:
+        return placed
+    request = replace(plan.request, outputs=missing)
+    disk = stored_disk(plan, workspace, state, missing)
+    store = OutputStore(plan.store)
+    keys = plan.output_keys(state)
+    stem = Path(request.name).name
+
+    def keep(name: str, paths: Sequence[Path]) -> None:
+        # Under the names `output.SUFFIX`, so that the same build can put them anywhere.
+        if store.find(keys[name]) is None:
+            own = {f"output{path.name.removeprefix(stem)}": path for path in paths}
+            store.keep(keys[name], own, session.path, tree=state.tree)
+
+    def write(source: Source, make_disk: Callable[[Begun, Events], Disk] | None = None) -> list[Path]:
+        return write_outputs(
+            source, request, workspace.toolbox, plan.events, epoch=plan.epoch, make_disk=make_disk, written=keep
+        )
+
+    if disk is not None and all(_reads_disk(name) for name in missing):
+        return placed + write(Source(workspace.target, disk))
+    with _tree(plan, workspace, lowers) as (root, boot):
+        return placed + write(
+            Source(root, disk),
+            lambda begun, events: _write_disk(plan, workspace, boot, state, begun=begun, events=events),
+        )
+
+
+def place_stored(plan: Build, state: State) -> dict[str, list[Path]]:
+    """Put the formats that the store has at their names; their files by format."""
+    from dibble.outputs.run import place_files
+
+    outputs = OutputStore(plan.store)
+    placed = {}
+    for name, key in plan.output_keys(state).items():
+        folder = outputs.find(key)
+        if folder is not None:
+            files = {
+                f"{plan.request.name}{path.name.removeprefix('output')}": path
+                for path in sorted(folder.iterdir())
+                if path.name.startswith("output")
+            }
+            placed[name] = place_files(files, plan.request, plan.events)
+    return placed
+
+
+def _reads_disk(name: str) -> bool:
     from dibble.registry import load
 
-    request = plan.request
+    return bool(load("outputs", name).info.reads == "disk")
+
+
+@contextlib.contextmanager
+def _tree(plan: Build, workspace: Workspace, lowers: list[Path]) -> Iterator[tuple[Path, BootFiles]]:
+    """The finished tree with the boot loader and all mount points in it, as a directory that nothing is mounted in.
+
+    File systems are filled from the workspace's own mount, where the mount points are hidden at times.
+    """
+    from dibble.boot import grub
+    from dibble.disk.write import make_mount_points
+    from dibble.sandbox import mounts
+
     workspace.mount_tree(lowers)
-    toolbox: Toolbox = workspace.toolbox
     directory = workspace.new_directory("boot")
-    boot = grub.install(plan.graph, workspace.target, request.arch, directory, toolbox, plan.events, epoch=plan.epoch)
-    disk = None
-    if any(load("outputs", name).info.reads == "disk" for name in request.outputs):
-        disk = _write_disk(plan, workspace, boot, state)
-    source = Source(workspace.target, disk)
-    files = write_outputs(source, request, toolbox, plan.events, epoch=plan.epoch)
-    _keep_outputs(plan, session, files, state)
-    return files
+    toolbox = workspace.toolbox
+    boot = grub.install(
+        plan.graph, workspace.target, plan.request.arch, directory, toolbox, plan.events, epoch=plan.epoch
+    )
+    make_mount_points(plan.graph, workspace.target)
+    root = workspace.new_directory("tree")
+    mounts.bind(workspace.target, root, read_only=True, recursive=False)
+    try:
+        yield root, boot
+    finally:
+        mounts.unmount_all(root)
 
 
-def _write_disk(plan: Build, workspace: Workspace, boot: BootFiles, state: State) -> Disk:
+def _write_disk(
+    plan: Build, workspace: Workspace, boot: BootFiles, state: State, *, begun: Begun, events: Events
+) -> Disk:
     from dibble.boot.base import boot_image
     from dibble.boot.grub import write_boot_code
     from dibble.disk.layout import layout_of
@@ -50,7 +126,7 @@ def _write_disk(plan: Build, workspace: Workspace, boot: BootFiles, state: State
     _note_content(plan, content, state)
     layout = layout_of(plan.graph, content, plan.defaults)
     directory = workspace.new_directory("disk")
-    disk = write_disk(layout, workspace.target, directory, workspace.toolbox, plan.events, epoch=plan.epoch)
+    disk = write_disk(layout, workspace.target, directory, workspace.toolbox, events, begun, epoch=plan.epoch)
     write_boot_code(layout, disk.images[boot_image(plan.graph)], boot)
     return disk
 
@@ -61,17 +137,6 @@ def _note_content(plan: Build, content: ContentSize, state: State) -> None:
     data = {"allocated": dict(content.allocated), "files": dict(content.files)}
     facts.put(data, "content", state.tree)
     facts.put(data, "content-of", plan.request.arch, *(element.name for element in plan.elements.elements))
-
-
-def _keep_outputs(plan: Build, session: Session, files: list[Path], state: State) -> None:
-    """Keep copies of the outputs under the names `output.SUFFIX`, so that the same build can put them anywhere."""
-    store = OutputStore(plan.store)
-    stem = Path(plan.request.name).name
-    for name, key in plan.output_keys(state).items():
-        if store.find(key) is None:
-            own = {f"output{path.name[len(stem) :]}": path for path in files if path.suffix == f".{name}"}
-            if own:
-                store.keep(key, own, session.path, tree=state.tree)
 
 
 def place_exports(plan: Build, state: State) -> None:

@@ -96,9 +96,9 @@ class Build:
         self._states.update(now)
         return all(self._states[place] in (None, entry.digest) for entry, place in places.items())
 
-    def output_keys(self, state: State) -> dict[str, str]:
-        """The key of each output format for a finished tree."""
-        request = self.request
+    def output_keys(self, state: State, request: Request | None = None) -> dict[str, str]:
+        """The key of each output format for a finished tree; with `request`, of its formats, made as it says."""
+        request = request or self.request
         common = [
             __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
             str(self.epoch),

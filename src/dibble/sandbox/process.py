@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from dibble.errors import HostError, ToolFailed
+from dibble.sandbox.nosync import without_syncs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,13 +56,14 @@ def run(
     interactive: bool = False,
     new_session: bool = True,
     listener: Listener | None = None,
+    durable: bool = True,
 ) -> Completed:
     """Run a program to its end; with `root`, chrooted there (which needs CAP_SYS_CHROOT, as in our namespace).
 
     `cwd` is a path inside `root`. Output lines go to `on_line` as they come. With `stdout_file` standard output goes
     there and only standard error is collected. The child dies with its parent thread (PR_SET_PDEATHSIG), so call from
-    a thread that lives as long. `listener` hears which servers it reaches. Raises ToolFailed when `check` and the
-    status is not 0; HostError when the program
+    a thread that lives as long. `listener` hears which servers it reaches. Without `durable` nothing that it does
+    waits for the disk (`nosync.py`). Raises ToolFailed when `check` and the status is not 0; HostError when the program
     does not exist.
     """
 
@@ -73,7 +75,7 @@ def run(
             stdin=None if interactive else subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=None if interactive else stdout_file or subprocess.PIPE,
             stderr=None if interactive else subprocess.PIPE if stdout_file else subprocess.STDOUT,
-            preexec_fn=_before_exec(root, cwd, listener),  # noqa: PLW1509 - it makes plain system calls only
+            preexec_fn=_before_exec(root, cwd, listener, durable=durable),  # noqa: PLW1509 - it makes plain system calls only
             start_new_session=new_session and not interactive,
         )
     except _CANNOT_START as error:
@@ -190,12 +192,18 @@ def _cannot_start(program: str, error: Exception) -> HostError:
 
 
 def _before_exec(
-    root: Path | None, cwd: str | Path | None, listener: Listener | None = None, *, on_terminal: bool = False
+    root: Path | None,
+    cwd: str | Path | None,
+    listener: Listener | None = None,
+    *,
+    on_terminal: bool = False,
+    durable: bool = True,
 ) -> Callable[[], None]:
     """What the child does first: ask to die with its parent, be heard, and enter `root` and there `cwd`.
 
     With `on_terminal`, its standard input becomes the controlling terminal of its new session (ioctl_tty(2)).
     """
+    not_wait = None if durable else without_syncs()
     be_heard = listener.before_exec if listener is not None else None
 
     def before_exec() -> None:
@@ -204,6 +212,8 @@ def _before_exec(
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         if be_heard is not None:
             be_heard()
+        if not_wait is not None:
+            not_wait()
         if root is not None:
             os.chroot(root)
         os.chdir(cwd or "/")

@@ -72,6 +72,7 @@ class ViewToolbox:
             stdout_file=stdout_file,
             on_line=on_line,
             check=check,
+            durable=False,
         )
 
     def spawn(

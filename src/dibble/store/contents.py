@@ -15,10 +15,11 @@ import stat
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Iterator, Mapping, Set
     from pathlib import Path
 
 NAME = "contents"
@@ -41,19 +42,25 @@ class NoContents(Exception):
     """There is no readable list of contents; the text says why."""
 
 
-def seal(entry: Path, *, linked: bool = False) -> None:
+def seal(entry: Path, *, linked: bool = False, known: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
     """Record what `entry` holds. With `linked`, files that have names outside it are known to be recorded there.
 
-    Linear in names, and in bytes less those of linked files. Raises OSError.
+    `known` are digests (`content_digest`) that need not be made, by path relative to the entry. Linear in names, and in
+    bytes less those of linked files and of `known`. Raises OSError.
     """
-    data = b"\0".join((HEAD, *describe(entry, linked=linked), b""))
+    data = b"\0".join((HEAD, *describe(entry, linked=linked, known=known), b""))
     new = entry / f".{NAME}.new"
     new.write_bytes(data + hashlib.sha256(data).hexdigest().encode() + b"\0")
     new.chmod(0o644)
     new.rename(entry / NAME)
 
 
-def describe(entry: Path, *, linked: bool = False) -> list[bytes]:
+def content_digest(path: Path) -> bytes:
+    """The digest of a file as it is recorded of one with the same content."""
+    return _content(os.fsencode(path), path.lstat())
+
+
+def describe(entry: Path, *, linked: bool = False, known: Mapping[bytes, bytes] = MappingProxyType({})) -> list[bytes]:
     """The records of all names below `entry`, in the order of their paths."""
     root = os.fsencode(entry)
     plain: list[tuple[bytes, os.stat_result]] = []
@@ -68,7 +75,7 @@ def describe(entry: Path, *, linked: bool = False) -> list[bytes]:
         relative, status = item
         if status.st_nlink > within[status.st_ino] > 0 and stat.S_ISREG(status.st_mode):
             return _record(root, relative, status, LINKED)
-        return _record(root, relative, status, _content(root + b"/" + relative, status))
+        return _record(root, relative, status, known.get(relative) or _content(root + b"/" + relative, status))
 
     if large:
         with ThreadPoolExecutor(min(len(large), os.cpu_count() or 1)) as pool:

@@ -15,12 +15,13 @@ import hashlib
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dibble.errors import StoreError
-from dibble.store.contents import seal
+from dibble.store.contents import content_digest, seal
 from dibble.store.places import ASIDE, Store, remove_tree, store_error, write_whole
 
 if TYPE_CHECKING:
@@ -440,12 +441,15 @@ class OutputStore:
         self._store.use(f"outputs/{key}")
         try:
             aside.mkdir()
-            for name, path in files.items():
-                copy_sparse(path, aside / name)
+            with ThreadPoolExecutor(1) as pool:  # digests are made of the sources, while they are copied
+                digests = {name.encode(): pool.submit(content_digest, path) for name, path in files.items()}
+                for name, path in files.items():
+                    copy_sparse(path, aside / name)
+                known = {name: digest.result() for name, digest in digests.items()}
             sizes = {name: (aside / name).stat().st_size for name in files}
             record = {"schema": SCHEMA, "made": time.time(), "tree": tree, "sizes": sizes}
             (aside / "complete").write_text(json.dumps(record), "utf-8")
-            seal(aside)
+            seal(aside, known=known)
             if final.exists() and not self._is_whole(final):
                 put_aside(self._store, final)
             aside.rename(final)
