@@ -125,13 +125,13 @@ def _of_the_image(arguments: Sequence[str]) -> list[str]:
 
 
 def without(arguments: Sequence[str], *options: str) -> list[str]:
-    """The arguments less some long options of NOT_OF_THE_IMAGE, with their values, and less all behind `--`."""
+    """The arguments less some long options of NOT_OF_THE_IMAGE, with their values; behind `--` there are no options."""
     takes_value = dict(NOT_OF_THE_IMAGE)
-    kept = []
+    kept: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         if argument == "--":
-            break
+            return [*kept, argument, *rest]
         name, equals, _ = argument.partition("=")
         if name not in options:
             kept.append(argument)
