@@ -21,7 +21,7 @@ pytestmark = pytest.mark.build
 @pytest.fixture(params=["ourselves", "ordinary_user"])
 def elements(request: pytest.FixtureRequest) -> SmallElements:
     person: Person = request.getfixturevalue(request.param)
-    made = SmallElements(person, person.directory("formats"))
+    made = SmallElements(person, person.directory(f"formats-{request.function.__name__[:20]}"))
     made.script("small/install.d/50-links", "mkdir /srv; echo a > /srv/a; cp -l /srv/a /srv/b; mkdir -p /var/lib/empty")
     return made
 
