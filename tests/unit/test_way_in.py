@@ -78,8 +78,9 @@ def test_an_error_of_no_step_has_no_way_in() -> None:
 
 
 def test_options_go_with_their_values() -> None:
-    arguments = ["--at", "50-web", "-n", "--refresh=all", "--after=x", "--failed", "web", "--", "cat", "--at"]
-    assert without(arguments, "--at", "--after", "--failed") == ["-n", "--refresh=all", "web"]
+    arguments = ["--at", "50-web", "-n", "--refresh=all", "--after=x", "--failed", "web", "--", "--at"]
+    assert without(arguments, "--at", "--after", "--failed") == ["-n", "--refresh=all", "web", "--", "--at"]
+    assert command_of(hint_of("-n", "--", "web")) == ["shell", "--at", "install.d/50-web", "-n", "web"]
 
 
 @pytest.mark.parametrize(

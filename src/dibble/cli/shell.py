@@ -10,7 +10,7 @@ import click
 
 from dibble.cli.build import own_arguments
 from dibble.cli.options import request_options, settings_of
-from dibble.recipe.load import request_of
+from dibble.recipe.load import requests_of, without
 
 if TYPE_CHECKING:
     from dibble.run.enter_tree import Side
@@ -67,7 +67,7 @@ def shell(
     dibble shell --after 50-web debian-minimal web -- cat /etc/web
     """
     from dibble.cli.display import reporters_for
-    from dibble.errors import DibbleError
+    from dibble.errors import DibbleError, UsageError
     from dibble.events import Events
     from dibble.run.enter_tree import What
     from dibble.run.shell import Wanted, checked
@@ -76,7 +76,13 @@ def shell(
     side: Side | None = None if inside is None else "inside" if inside else "outside"
     what = What(command, click.get_current_context().meta[_WORDS])
     wanted = checked(Wanted(at, after, failed, side, what))
-    request = request_of(words, settings_of(values, "build"), os.environ, arguments=own_arguments())
+    arguments = own_arguments()
+    arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    requests = requests_of(words, settings_of(values, "build"), os.environ, arguments=arguments)
+    if len(requests) > 1:
+        several = ", ".join(request.arch for request in requests)
+        raise UsageError(f"a shell is in one image, and there are several: {several}", hint="give one with -a")
+    (request,) = requests
     # Standard output is the command's.
     reporters = reporters_for(request, stream=sys.stderr, shows_cached=False)
     events = Events(reporters)
@@ -85,7 +91,9 @@ def shell(
     except DibbleError as error:
         from dibble.cli.way_in import with_way_in
 
-        with_way_in(error, own_arguments(), keeps=request.keep_on_failure)
+        with_way_in(
+            error, without(arguments, "--at", "--after", "--failed", "--command"), keeps=request.keep_on_failure
+        )
         for reporter in reporters:
             reporter.failed(error)
         raise

@@ -28,7 +28,8 @@ def with_way_in(error: DibbleError, arguments: Sequence[str], *, keeps: bool) ->
         return
     place = ["--failed"] if keeps else ["--at", error.failed_step]
     # What was to run again has run, and would do so before each look.
-    words = [program(), "shell", *place, *without(arguments, "--refresh", "--json", "--keep-on-failure")]
+    own = [word for word in without(arguments, "--refresh", "--json", "--keep-on-failure") if word != "--"]
+    words = [program(), "shell", *place, *own]
     error.way_in = " ".join(map(_quoted, words))
 
 

@@ -137,13 +137,13 @@ FORMATS = ("-t", "--outputs")
 
 
 def without(arguments: Sequence[str], *options: str) -> list[str]:
-    """The arguments less some options of NOT_OF_THE_IMAGE or FORMATS, with their values, and less all behind `--`."""
+    """The arguments less some options of NOT_OF_THE_IMAGE or FORMATS, with values; behind `--` there are no options."""
     takes_value = {**dict(NOT_OF_THE_IMAGE), **dict.fromkeys(FORMATS, True)}
-    kept = []
+    kept: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         if argument == "--":
-            break
+            return [*kept, argument, *rest]
         name, equals, _ = argument.partition("=")
         joined = "-t" in options and re.fullmatch("-t[a-z0-9,]+", argument) is not None
         if name not in options and not joined:
