@@ -274,7 +274,7 @@ def test_a_shell_has_keys_variables_and_results_of_the_build_itself(elements: Sm
     elements.build("web")
     done = shell(elements, "--after", "60-args", "web", "--", "cat", "/etc/args")
     assert "Running" not in done.stderr
-    assert done.stdout == "-n -t tar web\n"
+    assert done.stdout == "-n web\n"
 
 
 # --- what a failed step left

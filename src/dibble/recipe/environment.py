@@ -57,6 +57,8 @@ HOST_ONLY: tuple[tuple[str, str], ...] = (
     ("INVOCATION_ID", "the host's service manager"),
     ("JOURNAL_STREAM", "the host's service manager"),
     ("NOTIFY_SOCKET", "the host's service manager"),
+    ("DIBBLE_REFRESH", "what is built again; decides nothing of what it becomes"),
+    ("DIBBLE_MAX_AGE", "how often repositories are asked; what they say counts"),
     ("DIBBLE_REMOTE_CACHE*", "where this machine shares its layers; decides nothing of what they are"),
     ("DIBBLE_KEEP_ON_FAILURE", "what is kept of a failure decides nothing of an image"),
     ("DIBBLE_COMMAND", "how the caller calls dibble"),

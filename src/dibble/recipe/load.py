@@ -137,7 +137,7 @@ FORMATS = ("-t", "--outputs")
 
 
 def without(arguments: Sequence[str], *options: str) -> list[str]:
-    """The arguments less some options of NOT_OF_THE_IMAGE or FORMATS, with their values; none stand behind `--`."""
+    """The arguments less some options of NOT_OF_THE_IMAGE or FORMATS, with values; behind `--` there are no options."""
     takes_value = {**dict(NOT_OF_THE_IMAGE), **dict.fromkeys(FORMATS, True)}
     kept: list[str] = []
     rest = iter(arguments)
