@@ -66,7 +66,8 @@ def build_several(requests: Sequence[Request], arguments: Sequence[str], *, comm
                 stopped.set()
                 for process in running:
                     if process.poll() is None:
-                        os.kill(process.pid, signal.SIGINT)
+                        # As a terminal does: to the whole group, of which each build hears in its namespace.
+                        os.killpg(process.pid, signal.SIGINT)
             raise Interrupted("stopped by the user") from None
     return next((status for status in statuses if status), 0)
 
