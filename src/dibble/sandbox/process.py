@@ -191,6 +191,9 @@ def _cannot_start(program: str, error: Exception) -> HostError:
     return HostError(f"cannot start {program}: {error}", hint=f"is {program} installed there?")
 
 
+_OF_A_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+
 def _before_exec(
     root: Path | None,
     cwd: str | Path | None,
@@ -210,6 +213,8 @@ def _before_exec(
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if on_terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            for number in _OF_A_TERMINAL:  # a caller in the background of a shell has them ignored
+                signal.signal(number, signal.SIG_DFL)
         if be_heard is not None:
             be_heard()
         if not_wait is not None:
