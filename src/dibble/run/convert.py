@@ -76,7 +76,7 @@ def _layout(plan: Build, state: State) -> Layout | None:
     from dibble.disk.layout import layout_of
     from dibble.disk.model import ContentSize
 
-    known = Facts(plan.store).get("content", state.tree)
+    known = Facts(plan.store).get(*plan.content_fact(state.tree))
     if not known:
         return None
     return layout_of(plan.graph, ContentSize(known["allocated"], known["files"]), plan.defaults)

@@ -135,8 +135,8 @@ def _note_content(plan: Build, content: ContentSize, state: State) -> None:
     """Remember how much the tree holds: plans lay out disks with it."""
     facts = Facts(plan.store)
     data = {"allocated": dict(content.allocated), "files": dict(content.files)}
-    facts.put(data, "content", state.tree)
-    facts.put(data, "content-of", plan.request.arch, *(element.name for element in plan.elements.elements))
+    facts.put(data, *plan.content_fact(state.tree))
+    facts.put(data, *plan.content_fact())
 
 
 def place_exports(plan: Build, state: State) -> None:

@@ -265,9 +265,8 @@ def _disks(build: Build, state: State) -> tuple[PlannedDisk, ...]:
     if all(load("outputs", name).info.reads == "tree" for name in build.request.outputs):
         return ()
     facts = Facts(build.store)
-    elements = [element.name for element in build.elements.elements]
-    exact = facts.get("content", state.tree)
-    known = exact or facts.get("content-of", build.request.arch, *elements)
+    exact = facts.get(*build.content_fact(state.tree))
+    known = exact or facts.get(*build.content_fact())
     fixed = all(image.size or build.defaults.image_size_bytes for image in build.graph.images)
     layout = None
     if known:

@@ -96,6 +96,15 @@ class Build:
         self._states.update(now)
         return all(self._states[place] in (None, entry.digest) for entry, place in places.items())
 
+    def content_fact(self, *tree: str) -> tuple[str, ...]:
+        """The name of the fact how much a tree holds, which is counted by mount point; without `tree`, the last one
+        of these elements."""
+        points = [mount.point for mount in self.graph.mounts]
+        if tree:
+            return ("content", *tree, *points)
+        names = [element.name for element in self.elements.elements]
+        return ("content-of", self.request.arch, *names, *points)
+
     def output_keys(self, state: State, request: Request | None = None) -> dict[str, str]:
         """The key of each output format for a finished tree; with `request`, of its formats, made as it says."""
         request = request or self.request
