@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from dibble.disk.model import Disk
@@ -32,14 +32,24 @@ class Source:
     ahead: Mapping[str, Ahead] = field(default_factory=dict)
 
 
+def nothing_more(_: Request) -> tuple[str, ...]:
+    """For a format that the disk or tree alone decides."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class OutputInfo:
-    """`suffix` is that of the file, without a dot; a format that reads the disk is written once for each image."""
+    """`suffix` is that of the file, without a dot; a format that reads the disk is written once for each image.
+
+    `depends_on` gives what of the request decides the file besides the disk or tree: a stored file is only taken for
+    the same.
+    """
 
     suffix: str
     reads: Literal["disk", "tree"]
     summary: str
     uses_up_the_disk: bool = False
+    depends_on: Callable[[Request], tuple[str, ...]] = nothing_more
 
 
 class Output(Protocol):

@@ -43,7 +43,12 @@ _LAYER = "layer.tar"
 class Docker:
     """`N.docker`."""
 
-    info: ClassVar[OutputInfo] = OutputInfo(suffix="docker", reads="tree", summary="an archive for docker load")
+    info: ClassVar[OutputInfo] = OutputInfo(
+        suffix="docker",
+        reads="tree",
+        summary="an archive for docker load",
+        depends_on=lambda request: (reference(request),),
+    )
 
     def write(
         self,

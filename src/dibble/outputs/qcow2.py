@@ -24,7 +24,12 @@ _MAX_COROUTINES = 16  # qemu-img(1), convert -m
 class Qcow2:
     """`N.qcow2`; zstd unless the user's own options speak of compression."""
 
-    info: ClassVar[OutputInfo] = OutputInfo(suffix="qcow2", reads="disk", summary="the disk for QEMU, compressed")
+    info: ClassVar[OutputInfo] = OutputInfo(
+        suffix="qcow2",
+        reads="disk",
+        summary="the disk for QEMU, compressed",
+        depends_on=lambda request: (request.qemu_img_options, str(request.compress)),
+    )
 
     def write(
         self,

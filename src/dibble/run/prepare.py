@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from dibble import __version__
 from dibble.elements.assemble import element_set
 from dibble.errors import DiskLayoutError, OutputError, UsageError
-from dibble.outputs.docker import reference
 from dibble.plan.manifest import digest, manifest_of
 from dibble.plan.refresh import Refresh
+from dibble.registry import load
 from dibble.run.environment import COMMANDS, image_environment
 from dibble.run.remote import remote_store
 from dibble.run.walk import Walk
@@ -112,8 +112,8 @@ class Build:
             __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
             str(self.epoch),
         ]  # fmt: skip
-        own = {"docker": [reference(request)], "qcow2": [request.qemu_img_options, str(request.compress)]}
-        return {name: digest([*common, name, *own.get(name, [])])[:40] for name in request.outputs}
+        own = {name: load("outputs", name).info.depends_on(request) for name in request.outputs}
+        return {name: digest([*common, name, *parts])[:40] for name, parts in own.items()}
 
 
 def prepare(request: Request, events: Events) -> Build:
