@@ -55,21 +55,16 @@ def requests_of(
 
     Raises as `request_of`.
     """
-    whole = request_of(words, settings, environ, command=command, ramdisk=ramdisk, arguments=arguments, host=host)
-    asked = tuple(dict.fromkeys(debian_arch(word) for word in words_of(whole.arch)))
-    if len(asked) < 2:
+
+    def asked(own: Mapping[str, object]) -> Request:
+        return request_of(words, own, environ, command=command, ramdisk=ramdisk, arguments=arguments, host=host)
+
+    whole = asked(settings)
+    archs = tuple(dict.fromkeys(debian_arch(word) for word in words_of(whole.arch)))
+    if len(archs) < 2:
         return (whole,)
     return tuple(
-        request_of(
-            words,
-            {**settings, "arch": arch, "name": f"{whole.name}-{arch}", **_own_tag(whole, arch)},
-            environ,
-            command=command,
-            ramdisk=ramdisk,
-            arguments=arguments,
-            host=host,
-        )
-        for arch in asked
+        asked({**settings, "arch": arch, "name": f"{whole.name}-{arch}", **_own_tag(whole, arch)}) for arch in archs
     )
 
 
