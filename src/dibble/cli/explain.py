@@ -12,12 +12,13 @@ import click
 from dibble.cli.build import own_arguments
 from dibble.cli.options import request_options, settings_of
 from dibble.errors import UsageError
+from dibble.plan.find_step import step_named
 from dibble.recipe.load import cache_dir, requests_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dibble.plan.plan import Plan, PlannedStep
+    from dibble.plan.plan import PlannedStep
 
 
 @click.command(
@@ -78,21 +79,13 @@ def _of_plan(words: tuple[str, ...], settings: dict[str, object]) -> list[dict[s
     plan = make_plan(prepare(request, Events())).plan
     if not wanted:
         return [_row(planned) for planned in plan.to_run]
-    return [_row(_named(plan, word)) for word in wanted]
+    steps = {planned.step.id: planned for planned in plan.steps}
+    return [_row(steps[step_named(word, list(steps))]) for word in wanted]
 
 
 def _is_step(word: str) -> bool:
     """Steps are named by phase and script, which no element's name looks like."""
     return ".d/" in word or word.startswith("engine/")
-
-
-def _named(plan: Plan, word: str) -> PlannedStep:
-    found = plan.find(word)
-    if found is None:
-        from dibble.registry import unknown
-
-        raise unknown("step", word, [planned.step.id for planned in plan.steps])
-    return found
 
 
 def _row(planned: PlannedStep) -> dict[str, Any]:
@@ -106,7 +99,6 @@ def _row(planned: PlannedStep) -> dict[str, Any]:
 
 
 def _of_last_build(words: tuple[str, ...], cache: Path) -> list[dict[str, Any]]:
-    from dibble.registry import unknown
     from dibble.store.facts import BuildLog
     from dibble.store.places import Store
 
@@ -116,11 +108,8 @@ def _of_last_build(words: tuple[str, ...], cache: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = entry["steps"]
     if not words:
         return [row for row in rows if row["status"] != "cached"]
-    known = [row["step"] for row in rows]
-    for word in words:
-        if word not in known:
-            raise unknown("step", word, known)
-    return [row for row in rows if row["step"] in words]
+    by_step = {row["step"]: row for row in rows}
+    return [by_step[step_named(word, list(by_step))] for word in words]
 
 
 def _lines(row: dict[str, Any]) -> Iterator[str]:
