@@ -6,6 +6,7 @@ What is done ahead is done again in the foreground if it failed, so that its err
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 from typing import TYPE_CHECKING
@@ -30,16 +31,17 @@ KERNEL = "linux-image-"
 
 
 class PackageFiles:
-    """`mirrors` have the same files at the same places."""
+    """`mirrors` have the same files at the same places; libraries of `tools_root` are taken where that makes sense."""
 
-    def __init__(self, settings: AptSettings, events: Events) -> None:
+    def __init__(self, settings: AptSettings, events: Events, tools_root: Path | None) -> None:
         self.mirrors: tuple[str, ...] = ()
         self._settings = settings
         self._events = events
-        self._pool = UnpackPool(settings.packages_dir, events)
+        self._pool = UnpackPool(settings.packages_dir, events, _liblzma(tools_root))
         self.modules = PlainModules(settings.scratch, self._pool.submit) if settings.scratch else None
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def entry(self, package: Package) -> Path:
         """Where the package lies, or will lie, unpacked."""
@@ -60,8 +62,11 @@ class PackageFiles:
             missing = self._missing(decide())
             kernels = [package for package in missing if package.name.startswith(KERNEL)]
             self._pool.start(self._download(missing))
-            for package in kernels:
-                self._pool.finish(self._download([package]))
+            if kernels:
+                self._work.put(functools.partial(finish, kernels))  # what was asked for in the meantime comes first
+
+        def finish(kernels: Sequence[Package]) -> None:
+            self._pool.finish(self._download(kernels))
             self._begin_modules(kernels)
 
         if self._thread is None:
@@ -72,6 +77,7 @@ class PackageFiles:
 
     def close(self) -> None:
         """End what is done in the background."""
+        self._closed = True
         self._pool.close()
         if self._thread is not None:
             self._work.put(None)
@@ -82,7 +88,7 @@ class PackageFiles:
         return [package for package in packages if not self.entry(package).exists()]
 
     def _go(self) -> None:
-        while (work := self._work.get()) is not None:
+        while (work := self._work.get()) is not None and not self._closed:
             with contextlib.suppress(DibbleError, OSError):
                 work()
 
@@ -113,3 +119,8 @@ class PackageFiles:
                 urls += [other.rstrip("/") + rest for other in self.mirrors if other != mirror]
                 break
         return Download(tuple(urls), package.sha256, package.size, package.file_name)
+
+
+def _liblzma(tools_root: Path | None) -> Path | None:
+    """The library in a tree whose programs run on this machine."""
+    return next(iter(sorted((tools_root / "usr/lib").glob("*/liblzma.so.5"))), None) if tools_root else None

@@ -7,13 +7,14 @@ names do (kmod 30 to 34, libkmod-file.c). Sections that hold code or data are le
 
 from __future__ import annotations
 
-import lzma
 import os
 import struct
 import threading
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from dibble.packages.unpack import xz
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -139,8 +140,8 @@ def make_plain(source: Path, destination: Path, names: Sequence[str]) -> None:
 def _decompressed(data: bytes, name: str) -> bytes:
     if name.endswith(".xz"):
         try:
-            return lzma.decompress(data)
-        except lzma.LZMAError as error:
+            return xz.decompress(data)
+        except xz.FAULTS as error:
             raise ValueError(f"{name} does not decompress: {error}") from error
     if name.endswith(".zst"):
         import zstandard

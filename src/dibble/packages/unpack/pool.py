@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from dibble.errors import HostError, PackageError
+from dibble.packages.unpack import xz
 from dibble.packages.unpack.deb import unpack
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ NICENESS = 5  # a script that competes with a worker for a core gets three quart
 
 
 class UnpackPool:
-    """Unpacks into `packages_dir/SHA256[:2]/SHA256`. Safe to use from several threads."""
+    """Unpacks into `packages_dir/SHA256[:2]/SHA256`, with the given liblzma.so.5. Safe to use from several threads."""
 
-    def __init__(self, packages_dir: Path, events: Events) -> None:
+    def __init__(self, packages_dir: Path, events: Events, liblzma: Path | None = None) -> None:
+        self._liblzma = liblzma
         self._packages_dir = packages_dir
         self._events = events
         self._lock = threading.Lock()
@@ -46,7 +48,9 @@ class UnpackPool:
                 # fork: the modules are loaded, and workers touch neither threads nor events of this process
                 context = multiprocessing.get_context("fork")
                 count = os.cpu_count() or 1
-                self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_be_a_worker)
+                self._pool = ProcessPoolExecutor(
+                    count, mp_context=context, initializer=_be_a_worker, initargs=(self._liblzma,)
+                )
                 for _ in range(count):
                     self._pool.submit(os.getpid)
                 self._workers = [child for child in multiprocessing.active_children() if child not in before]
@@ -114,7 +118,8 @@ def _killed() -> HostError:
     )
 
 
-def _be_a_worker() -> None:
+def _be_a_worker(liblzma: Path | None) -> None:
     """In a worker: let Ctrl-C end it at once, without a traceback; the parent has its own."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.nice(NICENESS)
+    xz.use(liblzma)

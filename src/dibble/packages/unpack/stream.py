@@ -94,9 +94,9 @@ def _decompressed(raw: Iterator[bytes], name: str) -> Iterator[bytes]:
     if suffix == "":
         return raw
     if suffix in (".xz", ".lzma"):
-        import lzma
+        from dibble.packages.unpack import xz
 
-        return _limited(raw, lzma.LZMADecompressor, lzma.LZMAError)
+        return _limited(raw, xz.decompressor, *xz.FAULTS)
     if suffix == ".zst":
         import zstandard
 
@@ -118,8 +118,9 @@ class _Limited(Decompressor, Protocol):
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
 
-def _limited(raw: Iterator[bytes], new: Callable[[], _Limited], fault: type[Exception]) -> Iterator[bytes]:
+def _limited(raw: Iterator[bytes], new: Callable[[], _Limited], *faults: type[Exception]) -> Iterator[bytes]:
     decompressor = new()
+    any_fault: tuple[type[Exception], ...] = (*faults, EOFError)
     for piece in raw:
         data = piece
         while True:
@@ -130,7 +131,7 @@ def _limited(raw: Iterator[bytes], new: Callable[[], _Limited], fault: type[Exce
                 decompressor = new()
             try:
                 unpacked = decompressor.decompress(data, OUTPUT)
-            except (fault, EOFError) as error:
+            except any_fault as error:
                 raise DamagedArchive(f"does not decompress ({error})") from error
             if unpacked:
                 yield unpacked
