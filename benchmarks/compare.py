@@ -134,6 +134,9 @@ class Benchmark:
         for path in self.cache.iterdir() if self.cache.is_dir() else ():
             if path.name not in kept and path.is_dir():
                 path.rename(trash / f"{time.monotonic_ns()}-{path.name}")
+        answers = self.cache / "repositories" / "answers"  # package lists are downloads, what apt made of them is not
+        if answers.exists():
+            answers.rename(trash / f"{time.monotonic_ns()}-answers")
 
     def list_packages(self) -> None:
         """The names of the packages in dibble's image, which mmdebstrap gets too."""

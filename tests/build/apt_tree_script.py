@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -61,6 +62,7 @@ class Driver:
         toolbox = tools_view(store, session, lowers, tree.identity)
         assert toolbox.root is not None
         self._workspace = Workspace(session, toolbox.root, toolbox)
+        self._answers = store.answers
         self._base = self._workspace.new_directory("base")
         (self._base / "mnt").mkdir()
         self._merged = self._base / "mnt"
@@ -99,6 +101,16 @@ class Driver:
         for request in requests:
             found.append(self.apt.foresee(found, **request))
         return [transaction.as_json() for transaction in found[1:]]
+
+    def known(self, *requests: list[str] | None) -> list[object]:
+        """What requests now come to, None for an upgrade, and how often apt was asked for that."""
+        before = self._notes.activities.count("resolve")
+        found = [self.apt.upgrade() if names is None else self.apt.resolve(names) for names in requests]
+        return [[one.as_json() for one in found], self._notes.activities.count("resolve") - before]
+
+    def forget(self) -> None:
+        """Let apt be asked again."""
+        shutil.rmtree(self._answers)
 
     def sources(self, files: dict[str, str]) -> None:
         """From now on the target's own sources, after some of its files have been written."""
@@ -139,12 +151,14 @@ class Driver:
         """Fetch in the background what a request will come to after the bootstrap."""
         self.apt.fetch_ahead(lambda: self.apt.foresee([self._transaction], names).downloads)
 
-    def initramfs(self) -> dict[str, str]:
+    def initramfs(self) -> list[object]:
+        """The initramfs, and how often modules were chosen for it with our files."""
+        before = self._notes.activities.count("modules")
         self.apt.update_initramfs()
-        return self.digests("boot/initrd.img-*")
+        return [self.digests("boot/initrd.img-*"), self._notes.activities.count("modules") - before]
 
     def depmod(self, *words: str) -> list[object]:
-        """Status of depmod with the stub over it, and how often it was carried out by us."""
+        """Status of depmod with the script over it, and how often it was carried out by us."""
         before = self._notes.activities.count("depmod")
         with self.apt.quick_depmod():
             status, _ = self.run("depmod", *words)

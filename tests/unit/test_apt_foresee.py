@@ -26,7 +26,7 @@ _PACKAGES = st.lists(st.builds(Package, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, st.in
 _WORDS = st.lists(_TEXT, max_size=3).map(tuple)
 
 
-@given(st.builds(AptTransaction, _PACKAGES, _PACKAGES, _WORDS, _WORDS, st.booleans(), _WORDS))
+@given(st.builds(AptTransaction, _PACKAGES, _PACKAGES, _WORDS, _WORDS, st.booleans(), _WORDS, st.booleans()))
 def test_a_transaction_survives_json(transaction: AptTransaction) -> None:
     assert AptTransaction.from_json(json.loads(json.dumps(transaction.as_json()))) == transaction
 

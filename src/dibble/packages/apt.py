@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dibble.errors import FetchError, PackageError, SignatureError
 from dibble.packages import apt_in_target
+from dibble.packages.apt_answers import AptAnswers, key_of
 from dibble.packages.apt_apply import essentials, place, reason_against, replace_lost, stages
 from dibble.packages.apt_failures import resolve_failure
 from dibble.packages.apt_files import PackageFiles
@@ -17,7 +18,14 @@ from dibble.packages.apt_foresee import installed_after, written
 from dibble.packages.apt_marks import STATES, marks_after, read_automatic, write_automatic
 from dibble.packages.apt_merge import MergedTree, needs_aliases
 from dibble.packages.apt_release import repository_state
-from dibble.packages.apt_resolve import PRINT, AptTransaction, kept_back, parse_transaction, variant_patterns
+from dibble.packages.apt_resolve import (
+    PRINT,
+    AptTransaction,
+    are_newest,
+    kept_back,
+    parse_transaction,
+    variant_patterns,
+)
 from dibble.packages.apt_sources import (
     bootstrap_sources,
     foreign_architectures,
@@ -39,6 +47,7 @@ from dibble.packages.dpkg_database import (
     state_of,
 )
 from dibble.packages.dpkg_depmod import Depmod
+from dibble.packages.dpkg_dracut import DracutInstall
 from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff, quick_environment
 from dibble.packages.dpkg_initramfs import command as initramfs_command
 from dibble.packages.dpkg_scan import is_risky
@@ -88,8 +97,10 @@ class Apt:
         self._of_target = False
         self._hooks: tuple[str, ...] = ()
         self._initramfs = PutOff()
-        self._files = PackageFiles(settings, events)
+        self._files = PackageFiles(settings, events, toolbox.root)
+        self._answers = AptAnswers(settings.state_dir / "answers")
         self._depmod = Depmod(self._files.modules, events)
+        self._dracut = DracutInstall(self._files.modules, events)
 
     # --- deciding
 
@@ -107,7 +118,8 @@ class Apt:
         if "usrmerge" in {package.name for package in chosen}.difference(request.include):
             # it brings all of Perl to convert a root; ours has a merged /usr from the start (as with debootstrap)
             chosen = parse_transaction(self._ask("install", [*asked, "usr-is-merged"], None), {}, ()).install
-        return AptTransaction(chosen, marks=False)
+        newest = not any(sign in word for word in asked for sign in "=/")
+        return AptTransaction(chosen, marks=False, newest=newest)
 
     def use_target_sources(self) -> None:
         """From now on take sources, keys, pins and settings from the target's own /etc/apt, as it is at each call.
@@ -156,9 +168,14 @@ class Apt:
         state = self._state
         if state is None:
             raise PackageError("no sources are known yet", hint="bootstrap, or use the target's")
+        newest = are_newest(earlier)
+        if upgrade and newest:
+            return AptTransaction()
         verb = "dist-upgrade" if upgrade else "install" if install else "remove"
         asked = [] if upgrade else [*install, *(f"{name}-" if install else name for name in remove)]
         with state.reading() as lists, written(earlier, lists, self._settings.arch, self._settings.state_dir) as files:
+            if newest and (key := key_of(self._toolbox.identity, state, ["dist-upgrade"], *files)):
+                self._answers.put(key, "")
             output = self._answer(state, verb, asked, *files, activity="resolve ahead")
         installed = {key: package.version for key, package in installed_after(earlier).items()}
         return parse_transaction(output, installed, install)
@@ -247,12 +264,19 @@ class Apt:
         *,
         activity: str = "resolve",
     ) -> str:
-        with self._events.activity(activity):
-            done = state.run(["apt-get", verb, *PRINT, *asked], status, extended)
+        """Apt's answer, perhaps one that it gave before."""
+        with state.reading():
+            key = key_of(self._toolbox.identity, state, [verb, *asked], status, extended)
+            if key and (kept := self._answers.get(key)) is not None:
+                return kept
+            with self._events.activity(activity):
+                done = state.run(["apt-get", verb, *PRINT, *asked], status, extended)
         if done.status:
             suites = [suite for _, suite in state.sources.places]
             known = state.run(["apt-cache", "pkgnames"], status).output.splitlines()
             raise resolve_failure(done.output, asked, suites, known)
+        if key:
+            self._answers.put(key, done.output)
         return done.output
 
     # --- fetching
@@ -444,6 +468,7 @@ class Apt:
         with ExitStack() as stack:
             stack.enter_context(self._events.activity("initramfs"))
             stack.enter_context(self._depmod.around(self._settings.root))
+            stack.enter_context(self._dracut.around(self._settings.root))
             quick = stack.enter_context(quick_environment(self._settings.root, in_memory=self._settings.in_memory))
             environment = {**self._environment(), **quick}
             target = Target(self._settings.root, on_line or (lambda _line: None), environment=environment)

@@ -45,19 +45,20 @@ class AptTransaction(Transaction):
     """`manual` are the names that were asked for; what comes with them is marked as automatically installed.
 
     With `marks` false no marks are kept at all, as after a bootstrap, where everything counts as asked for. `local` are
-    package files in the target, by their paths there.
+    package files in the target, by their paths there. `newest` says that the sources had no newer version of any.
     """
 
     manual: tuple[str, ...] = ()
     marks: bool = True
     local: tuple[str, ...] = ()
+    newest: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.install or self.upgrade or self.remove or self.local)
 
     def choice(self) -> dict[str, Any]:
-        """What was asked for by name, and whether marks are kept."""
-        return {"manual": list(self.manual), "marks": self.marks}
+        """What was asked for by name, whether marks are kept, and whether all is the newest."""
+        return {"manual": list(self.manual), "marks": self.marks, "newest": self.newest}
 
     def as_json(self) -> dict[str, Any]:
         """The transaction as plain JSON data."""
@@ -69,9 +70,14 @@ class AptTransaction(Transaction):
         try:
             install, upgrade = (tuple(_package_from(row) for row in data[kind]) for kind in ("install", "upgrade"))
             remove, manual, local = (tuple(map(str, data[kind])) for kind in ("remove", "manual", "local"))
-            return cls(install, upgrade, remove, manual, bool(data["marks"]), local)
+            return cls(install, upgrade, remove, manual, bool(data["marks"]), local, bool(data.get("newest", False)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PackageError(f"this is not a transaction of packages: {error}") from error
+
+
+def are_newest(transactions: Sequence[AptTransaction]) -> bool:
+    """Whether a root after these, which began empty, leaves an upgrade from the same sources nothing to do."""
+    return len(transactions) == 1 and transactions[0].newest
 
 
 def variant_patterns(variant: str, include: Sequence[str], exclude: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dibble.events import Events
     from dibble.packages.apt import Apt
     from dibble.packages.apt_resolve import AptTransaction
-    from dibble.packages.base import Transaction
+    from dibble.packages.base import Package, Transaction
     from dibble.run.control import Call
     from dibble.sandbox.workspace import Workspace
 
@@ -229,16 +230,29 @@ class Engine:
         """Let the packages that later phases will want be fetched and unpacked while the first ones are configured.
 
         Those that scripts ask for by themselves are not known. An upgrade from the sources of the bootstrap brings
-        nothing new.
+        nothing new. Each request is foreseen as it will be made, so that its answer will serve (`apt_answers`).
         """
-        names = dict.fromkeys(self._packages_asked_for)
-        for phase in ("pre-install.d", "install.d", "post-install.d"):
-            with contextlib.suppress(DibbleError):  # whoever asks in earnest is told
-                names.update(
-                    dict.fromkeys(engine_verbs.package_installs(["--phase", phase], self._context(call)).install)
-                )
-        if names:
-            self.apt.fetch_ahead(lambda: self.apt.foresee([bootstrap], tuple(names)).downloads)
+        earlier = [bootstrap]
+
+        def decide(names: tuple[str, ...]) -> Sequence[Package]:
+            transaction = self.apt.foresee(earlier, names)
+            earlier.append(transaction)
+            return transaction.downloads
+
+        for names in self._asked_for_later(call):
+            self.apt.fetch_ahead(functools.partial(decide, names))
+
+    def _asked_for_later(self, call: Call) -> Iterator[tuple[str, ...]]:
+        """The packages of each later request that is known, in the order of the build."""
+        for phase in ("pre-install.d", "install.d", "", "post-install.d"):
+            names: tuple[str, ...] = ()
+            if phase:
+                with contextlib.suppress(DibbleError):  # whoever asks in earnest is told
+                    names = engine_verbs.package_installs(["--phase", phase], self._context(call)).install
+            else:
+                names = tuple(self._packages_asked_for)
+            if names:
+                yield names
 
     def _context(self, call: Call) -> engine_verbs.Context:
         return engine_verbs.Context(self._elements, call.environment, self._workspace.target)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dibble.errors import DibbleError
 from dibble.packages.apt_foresee import automatic_after, installed_after
-from dibble.packages.apt_resolve import AptTransaction
+from dibble.packages.apt_resolve import AptTransaction, are_newest
 from dibble.packages.base import Package, request_data
 from dibble.plan.key import shown_parts
 from dibble.plan.manifest import digest
@@ -172,8 +172,8 @@ class _Foresight:
             if self.known.are_current(inputs) and (verb == "bootstrap" or inputs == self.inputs):
                 self.inputs = inputs
                 return AptTransaction.from_json(kept["transaction"])
-        if verb == "upgrade" and all(not one.manual for one in self.earlier) and len(self.earlier) == 1:
-            return AptTransaction()  # what has just been chosen from the same lists is the newest
+        if verb == "upgrade" and are_newest(self.earlier):
+            return AptTransaction()
         if self.executor is None:
             return None
         engine = self.executor.engine
@@ -199,6 +199,7 @@ def transaction_of(request: Any) -> AptTransaction:  # JSON of History.requests
         tuple(request["remove"]),
         tuple(request.get("manual", ())),
         bool(request.get("marks", True)),
+        newest=bool(request.get("newest", False)),
     )
 
 

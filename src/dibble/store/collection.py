@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PARTIAL_S = 86400.0
 """Downloads that broke off are worth going on with for a day; afterwards the mirror mostly has another version."""
+SMALL_S = 30 * 86400.0
+"""Facts and answers of a package manager are small, and of no use once repositories have moved on."""
 ORPHAN_S = 3600.0
 """A layer that no key leads to may just be being made."""
 _ROUND_S = 60.0
@@ -216,7 +218,7 @@ def _named_layers(store: Store) -> set[str]:
 
 
 def _rubbish(store: Store, now: float, *, dry_run: bool) -> list[str]:
-    """Lock files that nobody holds, and downloads and packages that broke off long ago."""
+    """Lock files that nobody holds, what broke off long ago, and small things that nobody asked for in a month."""
     found = []
     for path in sorted(store.locks.glob("*.lock")):
         if locks.is_free(path, remove=not dry_run):
@@ -228,6 +230,13 @@ def _rubbish(store: Store, now: float, *, dry_run: bool) -> list[str]:
                     found.append(str(path.relative_to(store.root)))
             except FileNotFoundError:
                 continue
+    for small in (store.facts.glob("*/*"), store.answers.glob("*")):
+        for path in sorted(small):
+            with contextlib.suppress(FileNotFoundError):
+                if now - path.stat().st_mtime >= SMALL_S:
+                    found.append(str(path.relative_to(store.root)))
+                    if not dry_run:
+                        path.unlink()
     return found
 
 

@@ -34,7 +34,11 @@ class Facts:
 
     def get(self, kind: str, *key: str) -> Any:  # whatever JSON was put there
         try:
-            return json.loads(self._file(kind, key).read_text("utf-8"))
+            file = self._file(kind, key)
+            value = json.loads(file.read_text("utf-8"))
+            with contextlib.suppress(OSError):
+                os.utime(file)  # gc goes by it
+            return value
         except (OSError, ValueError):
             return None
 

@@ -88,6 +88,11 @@ class Store:
         return self.root / "repositories"
 
     @property
+    def answers(self) -> Path:
+        """What package managers answered, among their lists."""
+        return self.repositories / "answers"
+
+    @property
     def facts(self) -> Path:
         return self.root / "facts"
 

@@ -29,8 +29,8 @@ updates:deb $_signed$DIB_DISTRIBUTION_MIRROR $DIB_RELEASE-updates $_components
 security:deb $_signed$DIB_DEBIAN_SECURITY_MIRROR $_suite $_components"
             # The newest packages from the start, instead of a second installation of some by the upgrade.
             if [ "${DIB_AVOID_PACKAGES_UPDATE:-0}" = "0" ] && [ -z "$DIB_DEBOOTSTRAP_SOURCES" ]; then
-                DIB_DEBOOTSTRAP_SOURCES="deb $DIB_DISTRIBUTION_MIRROR $DIB_RELEASE-updates $_components
-deb $DIB_DEBIAN_SECURITY_MIRROR $_suite $_components"
+                DIB_DEBOOTSTRAP_SOURCES="deb $DIB_DEBIAN_SECURITY_MIRROR $_suite $_components
+deb $DIB_DISTRIBUTION_MIRROR $DIB_RELEASE-updates $_components"
             fi
             ;;
     esac
