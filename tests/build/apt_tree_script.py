@@ -20,7 +20,8 @@ from tests.build.debian_trees import differences, in_names, of_root, of_tar
 from dibble.errors import DibbleError
 from dibble.events import Activity, Events, Note
 from dibble.packages.apt import Apt, AptSettings
-from dibble.packages.apt_resolve import AptTransaction
+from dibble.packages.apt_marks import STATES
+from dibble.packages.apt_resolve import PRINT, AptTransaction, parse_transaction
 from dibble.packages.base import BootstrapRequest
 from dibble.sandbox.enter import run_in_namespace
 from dibble.sandbox.mounts import unmount_all
@@ -107,6 +108,18 @@ class Driver:
         before = self._notes.activities.count("resolve")
         found = [self.apt.upgrade() if names is None else self.apt.resolve(names) for names in requests]
         return [[one.as_json() for one in found], self._notes.activities.count("resolve") - before]
+
+    def answers(self, *requests: list[str]) -> list[bool]:
+        """Whether apt chooses the same packages from the part of the lists that a request concerns as from all."""
+        found = []
+        for words in requests:
+            ours = self.apt.resolve(words)
+            state = self.apt.state
+            assert state is not None
+            status = self.root / "var/lib/dpkg/status"
+            whole = state.run(["apt-get", "install", *PRINT, *words], status, self.root / STATES)
+            found.append(parse_transaction(whole.output, {}, ()).install == ours.downloads)
+        return found
 
     def forget(self) -> None:
         """Let apt be asked again."""

@@ -158,6 +158,16 @@ def test_a_new_root_is_as_mmdebstrap_makes_it(person: Person, full: Path) -> Non
     assert found == []
 
 
+REQUESTS = [
+    ["nginx"],
+    ["postgresql", "python3-venv"],
+    ["linux-image-amd64", "grub-pc", "openssh-server"],
+    ["default-mta", "cron"],
+    ["docker.io", "git-"],
+    ["build-essential", "perl/trixie"],
+]
+
+
 def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
     person: Person, minimal: Path, full: Path
 ) -> None:
@@ -178,6 +188,7 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
         ],
         "sources": ["sources", settings],
         "known": ["known", None, list(INCLUDE)],
+        "answers": ["answers", *REQUESTS],
         "forgotten": ["forget"],
         "found again": ["known", None, list(INCLUDE)],
         "forgotten again": ["forget"],
@@ -200,6 +211,7 @@ def test_packages_that_come_later_make_the_same_root_and_leave_the_store_alone(
     assert values["at first"] == []
     assert values["known"] == [values["found again"][0], 0]
     assert values["found again"][1] == 2
+    assert values["answers"] == [True] * len(REQUESTS)
     assert values["foreseen"] == [values[step]["all"] for step in ("natively", "in target", "upgrade", "remove")]
     assert set(INCLUDE) <= set(values["natively"]["install"])
     assert values["natively"]["notes"] == []

@@ -15,6 +15,7 @@ from dibble.packages.apt_apply import essentials, place, reason_against, replace
 from dibble.packages.apt_failures import resolve_failure
 from dibble.packages.apt_files import PackageFiles
 from dibble.packages.apt_foresee import installed_after, written
+from dibble.packages.apt_index import reachable
 from dibble.packages.apt_marks import STATES, marks_after, read_automatic, write_automatic
 from dibble.packages.apt_merge import MergedTree, needs_aliases
 from dibble.packages.apt_release import repository_state
@@ -181,6 +182,11 @@ class Apt:
         return parse_transaction(output, installed, install)
 
     @property
+    def state(self) -> AptState | None:
+        """The apt that was asked last."""
+        return self._state
+
+    @property
     def sources(self) -> SourceSet | None:
         """The sources last used."""
         return self._state.sources if self._state else None
@@ -265,12 +271,18 @@ class Apt:
         activity: str = "resolve",
     ) -> str:
         """Apt's answer, perhaps one that it gave before."""
-        with state.reading():
+        with state.reading() as lists:
             key = key_of(self._toolbox.identity, state, [verb, *asked], status, extended)
             if key and (kept := self._answers.get(key)) is not None:
                 return kept
-            with self._events.activity(activity):
-                done = state.run(["apt-get", verb, *PRINT, *asked], status, extended)
+            argv = ["apt-get", verb, *PRINT, *asked]
+            with (
+                self._events.activity(activity),
+                reachable(lists, asked, status, state.sources.settings, state.index) as part,
+            ):
+                done = state.run(argv, status, extended, part)
+                if part and done.status:  # the whole lists say more
+                    done = state.run(argv, status, extended)
         if done.status:
             suites = [suite for _, suite in state.sources.places]
             known = state.run(["apt-cache", "pkgnames"], status).output.splitlines()

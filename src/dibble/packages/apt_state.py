@@ -99,15 +99,21 @@ class AptState:
                     self._update()
         self._fresh = True
 
-    def run(self, argv: Sequence[str], status: Path | None = None, extended: Path | None = None) -> Completed:
+    def run(
+        self,
+        argv: Sequence[str],
+        status: Path | None = None,
+        extended: Path | None = None,
+        lists: Path | None = None,
+    ) -> Completed:
         """Run an apt tool on these sources; the caller looks at its status.
 
         `status` is the dpkg status file of the root in question, none for an empty root; `extended` its
-        extended_states.
+        extended_states; `lists` a directory to take lists from that hold a part of ours.
         """
         self.refresh()
         with self._locked(fcntl.LOCK_SH):
-            return self._run(argv, status, extended)
+            return self._run(argv, status, extended, lists)
 
     def release_files(self) -> dict[tuple[str, str], Path]:
         """The signed top-level file of each repository, as apt has it, by (uri, suite)."""
@@ -128,7 +134,14 @@ class AptState:
         with self._locked(fcntl.LOCK_SH):
             yield sorted(path for path in self.lists.iterdir() if path.is_file() and path.name.startswith(prefixes))
 
-    def _run(self, argv: Sequence[str], status: Path | None, extended: Path | None) -> Completed:
+    @property
+    def index(self) -> Path:
+        """A directory for what is known of the lists."""
+        return self.lists.with_name(self.lists.name + ".index")
+
+    def _run(
+        self, argv: Sequence[str], status: Path | None, extended: Path | None, lists: Path | None = None
+    ) -> Completed:
         shown = self._toolbox.path
         options = [
             "-o",
@@ -136,7 +149,9 @@ class AptState:
             "-o",
             f"Dir::State::extended_states={shown(extended or self._home / 'etc/extended_states')}",
         ]
-        if status:
+        if lists:
+            options += ["-o", f"Dir::State::lists={shown(lists)}", "-o", "Dir::Cache::srcpkgcache="]
+        if status or lists:
             # With packages installed, the second cache changes with each root; the first holds all that is slow.
             options += ["-o", "Dir::Cache::pkgcache="]
         environment = {**proxies(os.environ), "LC_ALL": "C", "APT_CONFIG": shown(self._home / "apt.conf")}
