@@ -63,7 +63,7 @@ class Build:
     remote: RemoteStore | None = None
     began: float = field(default_factory=time.monotonic)
     _states: dict[tuple[str, str], str | None] = field(default_factory=dict)
-    """What the repositories said in this build: with --max-age=0 they are asked once, not at each step."""
+    """What origins said in this build, by kind and name: with --max-age=0 they are asked once, not at each step."""
 
     def walk(self) -> Walk:
         request = self.request
@@ -81,20 +81,26 @@ class Build:
         )
 
     def are_current(self, inputs: Sequence[Input]) -> bool:
-        """Whether repositories are as they were; each is asked at most once in the request's `max_age_s` seconds."""
+        """Whether repositories and what else was fetched are as they were.
+
+        Each is asked at most once in the request's `max_age_s` seconds, and of what does not answer nothing is known.
+        """
         if not inputs:
             return True
         from dibble.packages.apt_release import repository_states
+        from dibble.packages.origin import KINDS, origin_tokens
 
-        places = {entry: (uri, suite) for entry in inputs for uri, _, suite in [entry.name.rpartition(" ")]}
-        now = repository_states(
-            [place for place in places.values() if place not in self._states],
-            self.store.repositories,
-            offline=self.request.offline,
-            max_age_s=self.request.max_age_s,
-        )
-        self._states.update(now)
-        return all(self._states[place] in (None, entry.digest) for entry, place in places.items())
+        places, offline, max_age_s = self.store.repositories, self.request.offline, self.request.max_age_s
+        wanted = {(entry.kind, entry.name) for entry in inputs} - self._states.keys()
+        origins = [origin for origin in wanted if origin[0] in KINDS]
+        self._states.update(origin_tokens(origins, places, offline=offline, max_age_s=max_age_s))
+        suites = {
+            (uri, suite): kind for kind, name in wanted - set(origins) for uri, _, suite in [name.rpartition(" ")]
+        }
+        states = repository_states(suites, places, offline=offline, max_age_s=max_age_s)
+        for (uri, suite), state in states.items():
+            self._states[suites[uri, suite], f"{uri} {suite}"] = state
+        return all(self._states[entry.kind, entry.name] in (None, entry.digest) for entry in inputs)
 
     def content_fact(self, *tree: str) -> tuple[str, ...]:
         """The name of the fact how much a tree holds, which is counted by mount point; without `tree`, the last one
