@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble import __version__
 from dibble.elements.assemble import element_set
 from dibble.errors import DiskLayoutError, OutputError, UsageError
+from dibble.events import Note
 from dibble.plan.manifest import digest, manifest_of
 from dibble.plan.refresh import Refresh
 from dibble.registry import load
 from dibble.run.environment import COMMANDS, image_environment
 from dibble.run.remote import remote_store
 from dibble.run.walk import Walk
+from dibble.store.facts import Facts
 from dibble.store.layers import LayerStore
 from dibble.store.places import open_store
 
@@ -181,6 +184,9 @@ def prepare(request: Request, events: Events) -> Build:
     )
     sources = {name: hook.path for name, hook in elements.hooks.files.items()}
     commands = {f"{COMMANDS}/{path.name}": path for path in sorted((CATALOGUE / "bin").iterdir())}
+    manifest = manifest_of(elements.hooks, commands)
+    element_files = _element_files(elements)
+    elements = _checked(elements, manifest, element_files, Facts(store))
     return Build(
         request=request,
         events=events,
@@ -189,10 +195,10 @@ def prepare(request: Request, events: Events) -> Build:
         defaults=defaults,
         fstab=fstab_text(graph),
         environment=environment,
-        late=_device_names(graph),
+        late={**_device_names(graph), **_size_in_kib(request)},
         sources={**sources, **commands},
-        element_files=_element_files(elements),
-        manifest=manifest_of(elements.hooks, commands),
+        element_files=element_files,
+        manifest=manifest,
         store=store,
         epoch=epoch,
         tools_identity=_tools_identity(request, store, events),
@@ -213,6 +219,24 @@ def check_architecture(request: Request) -> None:
             f'this machine ({machine}) does not run programs of the architecture "{request.arch}"',
             hint=f"choose {' or '.join(known)} with -a, or build on a machine of that architecture",
         )
+
+
+def _checked(elements: ElementSet, manifest: Manifest, element_files: Mapping[str, bytes], facts: Facts) -> ElementSet:
+    """The elements with warnings about what is in them. Raises ElementError.
+
+    Elements that passed are not read again as long as nothing in them changes.
+    """
+    names = (f"{element.name} {element.path}" for element in elements.elements)
+    lists = (f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in element_files.items())
+    key = digest([__version__, *names, *lists, *(f"{name} {mark}" for name, mark in manifest.items())])
+    texts = facts.get("checked", key)
+    if texts is None:
+        from dibble.elements.check import check
+
+        texts = [note.text for note in check(elements.elements, elements.hooks)]
+        facts.put(texts, "checked", key)
+    notes = (Note(text=text, level="warning") for text in texts)
+    return replace(elements, notes=(*elements.notes, *notes))
 
 
 def _element_files(elements: ElementSet) -> dict[str, bytes]:
@@ -241,6 +265,13 @@ def _tools_identity(request: Request, store: Store, events: Events) -> str:
     from dibble.sandbox.tools import ToolsTree
 
     return ToolsTree(store.root, events).identity
+
+
+def _size_in_kib(request: Request) -> dict[str, str]:
+    """DIB_IMAGE_SIZE as the last phases see it: KiB, a multiple of 64 (contract.md 5.3)."""
+    if request.image_size_bytes is None:
+        return {}
+    return {"DIB_IMAGE_SIZE": str(-(-request.image_size_bytes // (64 << 10)) * 64)}
 
 
 def _device_names(graph: Graph) -> dict[str, str]:
