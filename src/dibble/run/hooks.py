@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from dibble.sandbox.process import run
 from dibble.sandbox.workspace import BUILD_DIRECTORY, CHANNEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dibble.plan.step import Step
@@ -91,7 +92,7 @@ class HookRunner:
                 f"{step.script} ended with status {done}",
                 status=done,
                 output=HookOutput(tuple(last)),
-                where=Where(file=f"{step.phase}/{step.script}", line=self._line_of(script), step=step.id),
+                where=Where(file=f"{step.phase}/{step.script}", line=self._line_of(step, done, last), step=step.id),
             )
 
     @property
@@ -164,11 +165,28 @@ class HookRunner:
                 places.append((file, int(number)))
         return places
 
-    def _line_of(self, script: str) -> int | None:
+    def _line_of(self, step: Step, status: int, last: Iterable[str]) -> int | None:
+        """The line at which a script failed, as far as can be told.
+
+        bash has noted a command that failed; interpreters name the line of what they cannot run, at the end of the
+        output; of an `exit` only its status is known, which may stand in one line alone.
+        """
+        script = script_of(step)
         for file, number in reversed(self._failed_lines()):
             if file == script:
                 return number
-        return None
+        named = re.compile(rf"{re.escape(script)}(?:: line |\", line |:)([0-9]+)")
+        for text in reversed(tuple(last)):
+            if found := named.search(text):
+                return int(found.group(1))
+        root = self.target if step.where == "inside" else self.view
+        try:
+            lines = (root / script.lstrip("/")).read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return None
+        leaves = re.compile(rf"^[^#]*\bexit {status}\b")
+        numbers = [number for number, line in enumerate(lines, start=1) if leaves.match(line)]
+        return numbers[0] if len(numbers) == 1 else None
 
     def _failed_place(self, folder: str, step: Step) -> Where:
         for file, number in reversed(self._failed_lines()):
