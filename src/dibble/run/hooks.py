@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from dibble.plan.step import Step
 
 LINES_KEPT = 15
+# How programs tell of EROFS: coreutils, bash (quoted or not), Python.
+_REFUSED = re.compile(r"""(/[^'"`:\u2019]+)['"`\u2019]?: Read-only file system|Read-only file system: ['"](/[^'"]+)""")
 
 _SOURCE_ENVIRONMENT = r"""
 set -eu -o pipefail
@@ -46,6 +48,19 @@ def script_of(step: Step) -> str:
     return f"{hooks_of(step)}/{step.phase}/{step.script}"
 
 
+def explain_refused(step: Step, paths: Sequence[str]) -> str:
+    """Why a script could not write to these paths, and where it can; empty without any."""
+    if not paths:
+        return ""
+    shown = " and ".join(dict.fromkeys(paths))
+    if step.where == "inside":
+        return f"{shown} cannot be written to in the target: the hooks (under {HOOKS_IN_TARGET}) and /sys are read-only"
+    return (
+        f"{shown} is not of the image and cannot be written to: a script outside the target writes below $TARGET_ROOT"
+        " (or $TMP_MOUNT_PATH), $TMP_HOOKS_PATH, /tmp, $DIB_IMAGE_CACHE, and beside the image"
+    )
+
+
 @dataclass(slots=True)
 class HookRunner:
     """Runs the hooks of one build. `view` and `target` are roots as our process sees them."""
@@ -59,6 +74,8 @@ class HookRunner:
     """Called with the step's id and a line of its output."""
     reached: tuple[str, ...] = ()
     """The servers that the last script connected to, as `ADDRESS:PORT`."""
+    refused: list[str] = field(default_factory=list)
+    """The read-only paths that the last script tried to write to, as far as its output names them."""
     _phases: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
 
     def prepare(self) -> None:
@@ -75,9 +92,12 @@ class HookRunner:
         (self._channel / "failed-at").write_text("")
         (self._channel / "failed-at").chmod(0o666)
         last: deque[str] = deque(maxlen=LINES_KEPT)
+        self.refused = []
 
         def line(text: str) -> None:
             last.append(text)
+            if "Read-only file system" in text and (found := _REFUSED.search(text)):
+                self.refused.append(found.group(1) or found.group(2))
             self.on_line(step.id, text)
 
         script = script_of(step)
@@ -92,6 +112,7 @@ class HookRunner:
                 f"{step.script} ended with status {done}",
                 status=done,
                 output=HookOutput(tuple(last)),
+                hint=explain_refused(step, self.refused),
                 where=Where(file=f"{step.phase}/{step.script}", line=self._line_of(step, done, last), step=step.id),
             )
 
