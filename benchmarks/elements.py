@@ -97,7 +97,7 @@ def steps(place: Path, cache: Path, scripts: int) -> dict[str, list[float]]:
             target = "$TMP_MOUNT_PATH" if phase == "extra-data.d" else ""
             text = f"#!/bin/bash\n# {mark}\necho > {target}/etc/{phase}-{number}\n"
             write(place / "system" / phase / f"{number:02d}-x", text)
-    argv = [ROOT / "dibble", "build", "--json", "-n", "-t", "tar", "-o", place / "out", "system"]
+    argv = [str(ROOT / "dibble"), "build", "--json", "-n", "-t", "tar", "-o", str(place / "out"), "system"]
     env = {**os.environ, "ELEMENTS_PATH": str(place), "DIB_IMAGE_CACHE": str(cache)}
     done = subprocess.run(argv, env=env, cwd=place, check=False, capture_output=True, text=True)
     if done.returncode:
@@ -125,9 +125,8 @@ def main() -> None:
     for phase, seconds in steps(place / "few", options.work / "dibble-cache", options.scripts).items():
         where = "inside" if phase == "install.d" else "outside"
         ms = sorted(second * 1000 for second in seconds)
-        print(
-            f"a script {where} the target: median {statistics.median(ms):.1f} ms, {ms[0]:.1f} to {ms[-1]:.1f} (at most 30)"
-        )
+        median = statistics.median(ms)
+        print(f"a script {where} the target: median {median:.1f} ms, {ms[0]:.1f} to {ms[-1]:.1f} (at most 30)")
     shutil.rmtree(place, ignore_errors=True)
 
 

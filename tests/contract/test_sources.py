@@ -61,7 +61,11 @@ def was_cached(built: Built) -> bool:
     return f"Cached {STEP}" in built.output or "nothing has changed: all" in built.output
 
 
-@pytest.fixture(params=["ourselves", "ordinary_user"])
+both = pytest.mark.parametrize("sources", ["ourselves", "ordinary_user"], indirect=True)
+ours = pytest.mark.parametrize("sources", ["ourselves"], indirect=True)
+
+
+@pytest.fixture
 def sources(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sources]:
     person: Person = request.getfixturevalue(request.param)
     place = person.directory("sources")
@@ -79,6 +83,7 @@ def sources(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sources]
     shutil.rmtree(place, ignore_errors=True)
 
 
+@both
 def test_a_step_follows_what_it_fetched(sources: Sources) -> None:
     assert fetched(sources.build()) == ("master", "page", "a file")
     assert was_cached(sources.build(**ASK))
@@ -99,6 +104,7 @@ def test_a_step_follows_what_it_fetched(sources: Sources) -> None:
     )
 
 
+@ours
 def test_offline_what_was_fetched_serves(sources: Sources) -> None:
     sources.build()
     sources.commit("moved")
@@ -111,6 +117,7 @@ def test_offline_what_was_fetched_serves(sources: Sources) -> None:
     assert fetched(sources.build(**ASK, NO_SOURCE_REPOSITORIES="1")) == (None, None, None)
 
 
+@ours
 def test_a_source_that_has_vanished_leaves_what_was_made_of_it(sources: Sources) -> None:
     sources.build()
     (sources.web / "page").unlink()
