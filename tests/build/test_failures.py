@@ -259,11 +259,11 @@ def test_a_script_that_writes_elsewhere_is_stopped_and_told_where_it_can(
     writes = {
         "bash": "#!/bin/bash\nset -eu\n\necho x > /etc/elsewhere\n",
         "cp": "#!/bin/bash\nset -eu\n\ncp /etc/passwd /usr/share/elsewhere\n",
-        "python": '#!/usr/bin/python3\n\n\nopen("/opt/elsewhere", "w")\n',
+        "python": '#!/usr/bin/python3\n\n\nopen("/usr/lib/elsewhere", "w")\n',
     }
     tiny(place, person, extra_data_D_d__20_writes=writes[kind])
     said = fails(person, place, "-n", "tiny", status=1)
-    path = {"bash": "/etc/elsewhere", "cp": "/usr/share/elsewhere", "python": "/opt/elsewhere"}[kind]
+    path = {"bash": "/etc/elsewhere", "cp": "/usr/share/elsewhere", "python": "/usr/lib/elsewhere"}[kind]
     assert "extra-data.d/20-writes:4" in said
     assert "element tiny" in said
     assert f"{path} is not of the image" in said.split("hint:")[1]

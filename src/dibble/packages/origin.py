@@ -248,14 +248,16 @@ def _refs_by_git(location: str) -> dict[str, str] | None:
     git = find_helper("git")
     if git is None:
         return None
-    env = {
-        **host_environment("HOME", "SSH_AUTH_SOCK"),
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_SSH_COMMAND": f"ssh -o BatchMode=yes -o ConnectTimeout={CONNECT_SECONDS:.0f}",
-        # Those of other owners are only listed here, nothing of them runs.
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "safe.directory",
-        "GIT_CONFIG_VALUE_0": "*",
-    }
-    done = run([str(git), "ls-remote", "--quiet", "--", location], env=env, check=False)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="dibble-git-") as config:
+        # Repositories of other owners are only listed here, nothing of them runs. In a file, because git takes
+        # variables with settings from the programs that it starts.
+        config.write("[safe]\n\tdirectory = *\n")
+        config.flush()
+        env = {
+            **host_environment("HOME", "SSH_AUTH_SOCK"),
+            "GIT_CONFIG_SYSTEM": config.name,
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_SSH_COMMAND": f"ssh -o BatchMode=yes -o ConnectTimeout={CONNECT_SECONDS:.0f}",
+        }
+        done = run([str(git), "ls-remote", "--quiet", "--", location], env=env, check=False)
     return None if done.status else listed_refs(done.output)
