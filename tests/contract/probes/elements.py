@@ -54,6 +54,8 @@ if [ -n "${PROBE_PYTHON:-}" ]; then
         --exclude 'config-*' --exclude lib2to3 --exclude idlelib "$library/" "$root$library/"
     # Its YAML, for svc-map.
     cp -r "$PROBE_YAML" "$root$library/yaml"
+    # Its file system has to hold a journal.
+    head -c 60000000 /dev/zero > "$root/opt/zero"
 fi
 echo root:x:0:0:root:/root:/bin/bash > "$root/etc/passwd"
 echo root:x:0: > "$root/etc/group"
@@ -65,8 +67,6 @@ echo old > "$root/root/b.log"
 echo old > "$root/root/kept"
 mkdir -p "$root/tmp/left over"
 echo old > "$root/tmp/left"
-# Data for a file system that holds a journal.
-head -c 60000000 /dev/zero > "$root/opt/zero"
 """
 )
 
