@@ -54,7 +54,7 @@ def fails(person: Person, place: Path, *words: str, status: int = 2, verb: str =
     (place / "elements").mkdir(exist_ok=True)
     done = person.dibble(verb, *words, cwd=place, env=env, check=False, timeout=600)
     assert done.returncode == status, done.stdout[-2000:] + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "fault in dibble" not in done.stderr
     assert done.stderr.count("dibble: ") == 1, done.stderr
     assert {path.name for path in place.iterdir()} - before <= {"elements"}, "files were left"
     assert left_sessions(person) == []
@@ -250,3 +250,52 @@ def test_temporary_files_are_in_memory_only_when_that_is_wanted(person: Person, 
         kinds.append(subprocess.run(["tar", "xOf", tar, "./etc/kind"], check=True, capture_output=True).stdout)
     assert kinds[0] == b"kind=tmpfs\n"
     assert b"kind=tmpfs\n" not in kinds[1:]
+
+
+@pytest.mark.parametrize("kind", ["bash", "cp", "python"])
+def test_a_script_that_writes_elsewhere_is_stopped_and_told_where_it_can(
+    person: Person, place: Path, kind: str
+) -> None:
+    writes = {
+        "bash": "#!/bin/bash\nset -eu\n\necho x > /etc/elsewhere\n",
+        "cp": "#!/bin/bash\nset -eu\n\ncp /etc/passwd /usr/share/elsewhere\n",
+        "python": '#!/usr/bin/python3\n\n\nopen("/usr/lib/elsewhere", "w")\n',
+    }
+    tiny(place, person, extra_data_D_d__20_writes=writes[kind])
+    said = fails(person, place, "-n", "tiny", status=1)
+    path = {"bash": "/etc/elsewhere", "cp": "/usr/share/elsewhere", "python": "/usr/lib/elsewhere"}[kind]
+    assert "extra-data.d/20-writes:4" in said
+    assert "element tiny" in said
+    assert f"{path} is not of the image" in said.split("hint:")[1]
+    assert "$TARGET_ROOT" in said
+
+
+def test_a_script_that_goes_on_after_writing_elsewhere_is_warned_of(person: Person, place: Path) -> None:
+    tiny(
+        place,
+        person,
+        extra_data_D_d__20_writes=f"#!/bin/bash\n# {uuid.uuid4()}\necho x > /etc/elsewhere\n"
+        "echo x > /tmp/x\necho x > /var/tmp/x\necho x > ~/x\necho x > $DIB_IMAGE_CACHE/x\nrm $DIB_IMAGE_CACHE/x\n"
+        "echo x > beside\necho x > $TMP_HOOKS_PATH/x\necho x > $TMP_MOUNT_PATH/etc/y\n",
+        extra_data_D_d__30_reads=f"#!/bin/bash\n# {uuid.uuid4()}\n[ ! -e /etc/elsewhere ]\n",
+    )
+    env = person.environment(ELEMENTS_PATH=str(place / "elements"))
+    done = person.dibble("build", "-n", "-t", "tar", "-o", "tiny", "tiny", cwd=place, env=env)
+    assert "20-writes went on: /etc/elsewhere is not of the image" in done.stdout
+    assert done.stdout.count("Read-only file system") == 1
+    assert (place / "beside").read_text() == "x\n"
+    assert not (person.home / "x").exists()
+
+
+def test_processes_that_a_script_leaves_are_ended_and_named(person: Person, place: Path) -> None:
+    tiny(
+        place,
+        person,
+        extra_data_D_d__20_leaves=f"#!/bin/bash\n# {uuid.uuid4()}\n(sleep 1000 > /dev/null 2>&1 &)\n"
+        "(setsid bash -c 'sleep 2000; :' > /dev/null 2>&1 &)\n",
+    )
+    env = person.environment(ELEMENTS_PATH=str(place / "elements"))
+    done = person.dibble("build", "-n", "-t", "tar", "-o", "tiny", "tiny", cwd=place, env=env)
+    assert "extra-data.d/20-leaves left processes behind, which were ended: " in done.stdout
+    ended = done.stdout.split("which were ended: ")[1].splitlines()[0].split(", ")
+    assert {"sleep", "bash"} <= set(ended)

@@ -24,7 +24,9 @@ WRITES = 'echo "$DATA" > "${@: -1}"'
 
 @pytest.fixture
 def build(tmp_path: Path) -> HookBuild:
-    return HookBuild(tmp_path)
+    found = HookBuild(tmp_path)
+    found.fake("dib-engine")
+    return found
 
 
 def test_a_download_replaces_an_old_file(build: HookBuild) -> None:
@@ -59,10 +61,9 @@ def test_a_failed_download_tells_a_missing_file_from_other_failures(
 
 def test_offline_a_cached_file_is_taken_and_another_is_an_error(build: HookBuild) -> None:
     (build.cache / "f").write_text("old\n")
-    build.fake("dib-engine", WRITES)
     build.run("cache-url/bin/cache-url", "http://x/f", str(build.cache / "f"), env={"DIB_OFFLINE": "1"})
     build.run("cache-url/bin/cache-url", "http://x/g", str(build.cache / "g"), status=1, env={"DIB_OFFLINE": "1"})
-    assert build.calls == []
+    assert build.calls == ["dib-engine", "fetched", "url", "http://x/f"]
 
 
 def test_an_archive_is_unpacked_into_the_target(build: HookBuild) -> None:
@@ -126,6 +127,14 @@ def test_a_repository_comes_at_its_branch_or_commit(build: HookBuild, upstream: 
     assert git(build.target / "opt/tool", "rev-parse", f"fetch_{ref}") == commit
     record = (build.hooks / "dib-manifest-git").read_text()
     assert record == f"my-tool git /opt/tool file://{upstream} {commit}\n"
+    # A branch can move on, a commit cannot.
+    told = ["dib-engine", "fetched", "git", f"file://{upstream}", "other", commit]
+    assert build.calls == (told if by == "branch" else [])
+
+
+def test_of_all_branches_it_is_told_before_they_are_fetched(build: HookBuild, upstream: Path) -> None:
+    get_sources(build, f"my-tool git /opt/tool file://{upstream} *")
+    assert build.calls == ["dib-engine", "fetched", "git", f"file://{upstream}", "*"]
 
 
 def test_variables_override_location_and_reference(build: HookBuild, upstream: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.elements.model import Element
+from dibble.elements.readers.documents import read_text
 from dibble.errors import ElementError, Where
 from dibble.events import Note
 
@@ -113,15 +114,9 @@ def provides_of(element: Element) -> tuple[ListedName, ...]:
 def _listed_names(element: Element, file_name: str) -> tuple[ListedName, ...]:
     """One name a line; blank lines and `#` to the end of a line are ignored. Raises ElementError for two on a line."""
     file = element.path / file_name
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return ()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ElementError(
-            f"{file_name} cannot be read: {reason}", where=Where(file=file, element=element.name)
-        ) from error
+    text = read_text(file, element.name)
     names: list[ListedName] = []
     for number, line in enumerate(text.split("\n"), start=1):
         words = line.partition("#")[0].split()

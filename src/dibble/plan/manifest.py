@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 import re
 import stat
@@ -35,17 +36,35 @@ Manifest = MappingProxyType[str, str]
 """Path relative to the hooks root → fingerprint."""
 
 
-def fingerprint(path: Path) -> str:
-    """What a file is: `x` when it can be executed, else `-`; a link's target; the digest of its content."""
+def fingerprint(path: Path, goal: Path | None = None) -> str:
+    """What a file is: `x` when it can be executed, else `-`; a link's target; the digest of its content.
+
+    `goal` is the file that a link leads to where that does not lie beside it, in another layer or element.
+    """
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
+        goal = goal or (path if path.is_file() else None)
         try:
-            goal = fingerprint(path.resolve(strict=True)) if path.is_file() else "-"
+            mark = fingerprint(goal.resolve(strict=True)) if goal else "-"
         except OSError:
-            goal = "-"
-        return f"{goal[0]}link:{os.readlink(path)}:{goal}"  # noqa: PTH115
+            mark = "-"
+        return f"{mark[0]}link:{os.readlink(path)}:{mark}"  # noqa: PTH115
     mark = "x" if status.st_mode & 0o111 else "-"
     return f"{mark}{_digest(str(path), status.st_ctime_ns, status.st_size)}"
+
+
+def goal_of(name: str, target: str) -> str:
+    """The path in the hooks tree to which a link called `name` leads; out of it when it begins with `..` or `/`."""
+    return os.path.normpath(os.path.join(os.path.dirname(name), target))  # noqa: PTH118, PTH120
+
+
+def link_goal(name: str, manifest: Mapping[str, str]) -> str | None:
+    """The path in the hooks tree to which `name` leads, if it is a link to something in it."""
+    mark = manifest.get(name, "")
+    if not mark[1:].startswith("link:"):
+        return None
+    goal = goal_of(name, mark[1:].removeprefix("link:").rpartition(":")[0])
+    return goal if goal in manifest else None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -56,7 +75,11 @@ def _digest(path: str, _changed: int, _size: int) -> str:
 
 def manifest_of(tree: HookTree, extra: Mapping[str, Path]) -> Manifest:
     """The manifest of the merged elements, with files of our own (`extra`: name → where it lies)."""
-    files = {name: fingerprint(hook.path) for name, hook in tree.files.items()}
+    files = {}
+    for name, hook in tree.files.items():
+        # A link may lead to a file that another element brings.
+        goal = tree.files.get(goal_of(name, os.readlink(hook.path))) if hook.path.is_symlink() else None  # noqa: PTH115
+        files[name] = fingerprint(hook.path, goal.path if goal else None)
     files.update({name: fingerprint(path) for name, path in extra.items()})
     return MappingProxyType(dict(sorted(files.items())))
 
@@ -128,10 +151,19 @@ def _is_script(name: str, mark: str) -> bool:
 
 
 def environment_files(manifest: Manifest) -> list[str]:
-    """Names in environment.d that are sourced, in byte order (contract.md 1.8)."""
+    """Names in environment.d that are sourced, in order: by leading number, those without one last; then by bytes.
+
+    For numbers of two digits that is the order of the names, as in DIB (contract.md 1.8, D20); dib-run-parts does the
+    same.
+    """
     pattern = re.compile(r"[A-Za-z0-9_.-]+")
     names = [n.removeprefix("environment.d/") for n in manifest if n.startswith("environment.d/")]
-    return sorted((n for n in names if pattern.fullmatch(n)), key=os.fsencode)
+
+    def order(name: str) -> tuple[float, bytes]:
+        number = _NUMBER.match(name)
+        return (int(number.group()) if number else math.inf, os.fsencode(name))
+
+    return sorted((n for n in names if pattern.fullmatch(n)), key=order)
 
 
 def digest(parts: Iterable[str]) -> str:

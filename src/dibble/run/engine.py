@@ -78,6 +78,7 @@ class Engine:
             "svc-map": lambda call: self._answer(call, engine_verbs.svc_map),
             "merge-svc-map": lambda call: self._answer(call, engine_verbs.merge_svc_map),
             "fetch": self._fetch,
+            "fetched": self._fetched,
         }
 
     def begin(self, step: str, *, inside: bool) -> None:
@@ -203,7 +204,7 @@ class Engine:
     def _fetch(self, call: Call) -> int:
         """`fetch [-f] URL DEST`: a download for `cache-url`; DEST is seen from the caller."""
         from dibble.errors import FileGone
-        from dibble.packages.fetch import get_small
+        from dibble.packages.origin import download
 
         arguments = [word for word in call.arguments if word != "-f"]
         if len(arguments) != 2:
@@ -214,14 +215,43 @@ class Engine:
         if server := urlsplit(url).netloc:
             self.reached.add(server)
         try:
-            data = get_small(url)
+            with target.open("w+b") as file:
+                token = download(url, file)
         except FileGone as error:
             call.errors(str(error))
             return HTTP_NOT_FOUND_STATUS
         except FetchError as error:
             call.errors(str(error))
             return 1
-        target.write_bytes(data)
+        self._note_origin("url", url, token, asked=True)
+        return 0
+
+    def _fetched(self, call: Call) -> int:
+        """`fetched url URL` or `fetched git LOCATION REF [COMMIT]`: what a script gets without the engine's help.
+
+        The step runs again when that has changed at its origin. Without COMMIT the origin is asked; offline, what it
+        said last counts.
+        """
+        from dibble.packages.origin import origin_tokens
+
+        offline = bool(call.environment.get("DIB_OFFLINE"))
+        match call.arguments:
+            case ("url", name):
+                kind, token = "url", ""
+            case ("git", location, ref, *commit) if len(commit) < 2:
+                kind, name, token = "git", f"{location} {ref}", "".join(commit)
+            case _:
+                raise UsageError(
+                    "dib-engine fetched: wrong arguments",
+                    hint="dib-engine fetched url URL | dib-engine fetched git LOCATION REF [COMMIT]",
+                )
+        if not token:
+            places = self._workspace.session.store.repositories
+            found = origin_tokens([(kind, name)], places, offline=offline, max_age_s=0)[kind, name]
+            if found is None:
+                return 0  # nobody can tell whether it changes
+            token = found
+        self._note_origin(kind, name, token, asked=not offline)
         return 0
 
     # --- support
@@ -268,6 +298,14 @@ class Engine:
             yield
         finally:
             self._workspace.unmount_target()
+
+    def _note_origin(self, kind: str, name: str, token: str, *, asked: bool) -> None:
+        """Note what the step's result depends on; `asked` says that the origin has just said so."""
+        from dibble.packages.origin import note_origin
+
+        self.inputs[kind, name] = Input(kind, name, token)
+        if asked:
+            note_origin(kind, name, token, self._workspace.session.store.repositories)
 
     def _note(self, request: dict[str, Any]) -> None:
         """Note what was asked for, and the repositories that the answer depends on."""

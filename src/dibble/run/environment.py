@@ -91,8 +91,14 @@ def for_inside(env: Mapping[str, str]) -> dict[str, str]:
 
 LATE = frozenset({"pre-finalise.d", "finalise.d", "cleanup.d"})
 """Phases for which the final file systems exist in DIB, and with them the names of block devices."""
+SIZED = LATE | {"block-device.d"}
+"""Phases in which a fixed DIB_IMAGE_SIZE counts KiB; it is GiB before (contract.md 2.5)."""
 
 
 def for_phase(env: Mapping[str, str], late: Mapping[str, str], phase: str) -> dict[str, str]:
     """The environment with what only the last phases see."""
-    return {**env, **late} if phase in LATE else dict(env)
+    if phase in LATE:
+        return {**env, **late}
+    if phase in SIZED and "DIB_IMAGE_SIZE" in late:
+        return {**env, "DIB_IMAGE_SIZE": late["DIB_IMAGE_SIZE"]}
+    return dict(env)

@@ -20,7 +20,7 @@ from dibble.plan.refresh import Refresh
 from dibble.run.engine import Engine
 from dibble.run.finish import finish_tree, restore_resolv_conf, set_resolv_conf_aside
 from dibble.run.freeze import Frozen, freeze
-from dibble.run.hooks import HookRunner
+from dibble.run.hooks import HookRunner, explain_refused
 from dibble.run.mounted_tree import MountedTree, masks_of, mounted
 from dibble.run.reuse import trace_from, trace_of, unaffected
 from dibble.run.state import RESOLV_CONF, State
@@ -250,7 +250,8 @@ class Executor:
 
     def _run_hook(self, step: Step, state: State) -> None:
         try:
-            self.hooks.run(step, environment_files(state.manifest))
+            with self.workspace.tools_read_only():
+                self.hooks.run(step, environment_files(state.manifest))
         except HookFailed as error:
             cause = self._channel.failure()
             place = error.where
@@ -264,6 +265,8 @@ class Executor:
             raise
         if (cause := self._channel.failure()) is not None:
             self._events.note(f"{step.id} went on after the engine refused it something: {cause}", "warning")
+        if self.hooks.refused:
+            self._events.note(f"{step.id} went on: {explain_refused(step, self.hooks.refused)}", "warning")
 
     def _element(self, step: Step) -> str:
         return self._elements_of.get(f"{step.phase}/{step.script}", "")

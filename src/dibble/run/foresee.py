@@ -119,7 +119,7 @@ class _Foresight:
                 self.bootstrap = tuple(request["words"])
         record = layers.read(planned.layer)
         if requests and record is not None:
-            self.inputs = record.inputs
+            self.inputs = tuple(entry for entry in record.inputs if entry.kind == "apt")
 
     # --- what is asked for
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.plan.manifest import fingerprint
+from dibble.plan.manifest import fingerprint, goal_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ def freeze(upper: Path, lowers: Sequence[Path], *, began: float, epoch: int) -> 
             frozen.bytes += status.st_size
         top, _, rest = relative.partition(b"/")
         if top == b"hooks" and rest:
-            _note_hook(frozen, rest, path, status)
+            _note_hook(frozen, rest, path, status, [root, *below])
         if top == b"mnt" and not (stat.S_ISDIR(status.st_mode) and _same_directory(relative, path, status, below)):
             frozen.changes_target = True
             if frozen.bytes <= DIGEST_LIMIT:
@@ -89,7 +89,8 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
                     yield name, entry.path, entry.stat(follow_symlinks=False)
 
 
-def _note_hook(frozen: Frozen, rest: bytes, path: bytes, status: os.stat_result) -> None:
+def _note_hook(frozen: Frozen, rest: bytes, path: bytes, status: os.stat_result, trees: Sequence[bytes]) -> None:
+    """Note a changed path of the hooks tree; `trees` are the overlay's directories, topmost first."""
     name = os.fsdecode(rest)
     if is_whiteout(status):
         frozen.hooks[name] = None
@@ -97,7 +98,19 @@ def _note_hook(frozen: Frozen, rest: bytes, path: bytes, status: os.stat_result)
     elif stat.S_ISDIR(status.st_mode):
         frozen.hooks_replaced |= _is_opaque(path)
     else:
-        frozen.hooks[name] = fingerprint(Path(os.fsdecode(path)))
+        goal = _goal(name, path, trees) if stat.S_ISLNK(status.st_mode) else None
+        frozen.hooks[name] = fingerprint(Path(os.fsdecode(path)), goal)
+
+
+def _goal(name: str, link: bytes, trees: Sequence[bytes]) -> Path | None:
+    """The file of the hooks tree to which a link in it leads, in the topmost directory that has it."""
+    goal = goal_of(name, os.fsdecode(os.readlink(link)))  # noqa: PTH115
+    if not goal.startswith(("/", "..")):
+        for tree in trees:
+            found = Path(os.fsdecode(tree)) / "hooks" / goal
+            if found.is_file():
+                return found
+    return None
 
 
 def _is_opaque(path: bytes) -> bool:

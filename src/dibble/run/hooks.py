@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,12 +14,14 @@ from dibble.sandbox.process import run
 from dibble.sandbox.workspace import BUILD_DIRECTORY, CHANNEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dibble.plan.step import Step
 
 LINES_KEPT = 15
+# How programs tell of EROFS: coreutils, bash (quoted or not), Python.
+_REFUSED = re.compile(r"""(/[^'"`:\u2019]+)['"`\u2019]?: Read-only file system|Read-only file system: ['"](/[^'"]+)""")
 
 _SOURCE_ENVIRONMENT = r"""
 set -eu -o pipefail
@@ -45,6 +48,19 @@ def script_of(step: Step) -> str:
     return f"{hooks_of(step)}/{step.phase}/{step.script}"
 
 
+def explain_refused(step: Step, paths: Sequence[str]) -> str:
+    """Why a script could not write to these paths, and where it can; empty without any."""
+    if not paths:
+        return ""
+    shown = " and ".join(dict.fromkeys(paths))
+    if step.where == "inside":
+        return f"{shown} cannot be written to in the target: the hooks (under {HOOKS_IN_TARGET}) and /sys are read-only"
+    return (
+        f"{shown} is not of the image and cannot be written to: a script outside the target writes below $TARGET_ROOT"
+        " (or $TMP_MOUNT_PATH), $TMP_HOOKS_PATH, /tmp, $DIB_IMAGE_CACHE, and beside the image"
+    )
+
+
 @dataclass(slots=True)
 class HookRunner:
     """Runs the hooks of one build. `view` and `target` are roots as our process sees them."""
@@ -58,6 +74,8 @@ class HookRunner:
     """Called with the step's id and a line of its output."""
     reached: tuple[str, ...] = ()
     """The servers that the last script connected to, as `ADDRESS:PORT`."""
+    refused: list[str] = field(default_factory=list)
+    """The read-only paths that the last script tried to write to, as far as its output names them."""
     _phases: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
 
     def prepare(self) -> None:
@@ -74,9 +92,12 @@ class HookRunner:
         (self._channel / "failed-at").write_text("")
         (self._channel / "failed-at").chmod(0o666)
         last: deque[str] = deque(maxlen=LINES_KEPT)
+        self.refused = []
 
         def line(text: str) -> None:
             last.append(text)
+            if "Read-only file system" in text and (found := _REFUSED.search(text)):
+                self.refused.append(found.group(1) or found.group(2))
             self.on_line(step.id, text)
 
         script = script_of(step)
@@ -91,7 +112,8 @@ class HookRunner:
                 f"{step.script} ended with status {done}",
                 status=done,
                 output=HookOutput(tuple(last)),
-                where=Where(file=f"{step.phase}/{step.script}", line=self._line_of(script), step=step.id),
+                hint=explain_refused(step, self.refused),
+                where=Where(file=f"{step.phase}/{step.script}", line=self._line_of(step, done, last), step=step.id),
             )
 
     @property
@@ -164,11 +186,28 @@ class HookRunner:
                 places.append((file, int(number)))
         return places
 
-    def _line_of(self, script: str) -> int | None:
+    def _line_of(self, step: Step, status: int, last: Iterable[str]) -> int | None:
+        """The line at which a script failed, as far as can be told.
+
+        bash has noted a command that failed; interpreters name the line of what they cannot run, at the end of the
+        output; of an `exit` only its status is known, which may stand in one line alone.
+        """
+        script = script_of(step)
         for file, number in reversed(self._failed_lines()):
             if file == script:
                 return number
-        return None
+        named = re.compile(rf"{re.escape(script)}(?:: line |\", line |:)([0-9]+)")
+        for text in reversed(tuple(last)):
+            if found := named.search(text):
+                return int(found.group(1))
+        root = self.target if step.where == "inside" else self.view
+        try:
+            lines = (root / script.lstrip("/")).read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return None
+        leaves = re.compile(rf"^[^#]*\bexit {status}\b")
+        numbers = [number for number, line in enumerate(lines, start=1) if leaves.match(line)]
+        return numbers[0] if len(numbers) == 1 else None
 
     def _failed_place(self, folder: str, step: Step) -> Where:
         for file, number in reversed(self._failed_lines()):

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble import __version__
 from dibble.elements.assemble import element_set
 from dibble.errors import DiskLayoutError, OutputError, UsageError
+from dibble.events import Note
 from dibble.plan.manifest import digest, manifest_of
 from dibble.plan.refresh import Refresh
 from dibble.registry import load
 from dibble.run.environment import COMMANDS, image_environment
 from dibble.run.remote import remote_store
 from dibble.run.walk import Walk
+from dibble.store.facts import Facts
 from dibble.store.layers import LayerStore
 from dibble.store.places import open_store
 
@@ -63,7 +66,7 @@ class Build:
     remote: RemoteStore | None = None
     began: float = field(default_factory=time.monotonic)
     _states: dict[tuple[str, str], str | None] = field(default_factory=dict)
-    """What the repositories said in this build: with --max-age=0 they are asked once, not at each step."""
+    """What origins said in this build, by kind and name: with --max-age=0 they are asked once, not at each step."""
 
     def walk(self) -> Walk:
         request = self.request
@@ -81,20 +84,26 @@ class Build:
         )
 
     def are_current(self, inputs: Sequence[Input]) -> bool:
-        """Whether repositories are as they were; each is asked at most once in the request's `max_age_s` seconds."""
+        """Whether repositories and what else was fetched are as they were.
+
+        Each is asked at most once in the request's `max_age_s` seconds, and of what does not answer nothing is known.
+        """
         if not inputs:
             return True
         from dibble.packages.apt_release import repository_states
+        from dibble.packages.origin import KINDS, origin_tokens
 
-        places = {entry: (uri, suite) for entry in inputs for uri, _, suite in [entry.name.rpartition(" ")]}
-        now = repository_states(
-            [place for place in places.values() if place not in self._states],
-            self.store.repositories,
-            offline=self.request.offline,
-            max_age_s=self.request.max_age_s,
-        )
-        self._states.update(now)
-        return all(self._states[place] in (None, entry.digest) for entry, place in places.items())
+        places, offline, max_age_s = self.store.repositories, self.request.offline, self.request.max_age_s
+        wanted = {(entry.kind, entry.name) for entry in inputs} - self._states.keys()
+        origins = [origin for origin in wanted if origin[0] in KINDS]
+        self._states.update(origin_tokens(origins, places, offline=offline, max_age_s=max_age_s))
+        suites = {
+            (uri, suite): kind for kind, name in wanted - set(origins) for uri, _, suite in [name.rpartition(" ")]
+        }
+        states = repository_states(suites, places, offline=offline, max_age_s=max_age_s)
+        for (uri, suite), state in states.items():
+            self._states[suites[uri, suite], f"{uri} {suite}"] = state
+        return all(self._states[entry.kind, entry.name] in (None, entry.digest) for entry in inputs)
 
     def content_fact(self, *tree: str) -> tuple[str, ...]:
         """The name of the fact how much a tree holds, which is counted by mount point; without `tree`, the last one
@@ -175,6 +184,9 @@ def prepare(request: Request, events: Events) -> Build:
     )
     sources = {name: hook.path for name, hook in elements.hooks.files.items()}
     commands = {f"{COMMANDS}/{path.name}": path for path in sorted((CATALOGUE / "bin").iterdir())}
+    manifest = manifest_of(elements.hooks, commands)
+    element_files = _element_files(elements)
+    elements = _checked(elements, manifest, element_files, Facts(store))
     return Build(
         request=request,
         events=events,
@@ -183,10 +195,10 @@ def prepare(request: Request, events: Events) -> Build:
         defaults=defaults,
         fstab=fstab_text(graph),
         environment=environment,
-        late=_device_names(graph),
+        late={**_device_names(graph), **_size_in_kib(request)},
         sources={**sources, **commands},
-        element_files=_element_files(elements),
-        manifest=manifest_of(elements.hooks, commands),
+        element_files=element_files,
+        manifest=manifest,
         store=store,
         epoch=epoch,
         tools_identity=_tools_identity(request, store, events),
@@ -207,6 +219,24 @@ def check_architecture(request: Request) -> None:
             f'this machine ({machine}) does not run programs of the architecture "{request.arch}"',
             hint=f"choose {' or '.join(known)} with -a, or build on a machine of that architecture",
         )
+
+
+def _checked(elements: ElementSet, manifest: Manifest, element_files: Mapping[str, bytes], facts: Facts) -> ElementSet:
+    """The elements with warnings about what is in them. Raises ElementError.
+
+    Elements that passed are not read again as long as nothing in them changes.
+    """
+    names = (f"{element.name} {element.path}" for element in elements.elements)
+    lists = (f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in element_files.items())
+    key = digest([__version__, *names, *lists, *(f"{name} {mark}" for name, mark in manifest.items())])
+    texts = facts.get("checked", key)
+    if texts is None:
+        from dibble.elements.check import check
+
+        texts = [note.text for note in check(elements.elements, elements.hooks)]
+        facts.put(texts, "checked", key)
+    notes = (Note(text=text, level="warning") for text in texts)
+    return replace(elements, notes=(*elements.notes, *notes))
 
 
 def _element_files(elements: ElementSet) -> dict[str, bytes]:
@@ -235,6 +265,13 @@ def _tools_identity(request: Request, store: Store, events: Events) -> str:
     from dibble.sandbox.tools import ToolsTree
 
     return ToolsTree(store.root, events).identity
+
+
+def _size_in_kib(request: Request) -> dict[str, str]:
+    """DIB_IMAGE_SIZE as the last phases see it: KiB, a multiple of 64 (contract.md 5.3)."""
+    if request.image_size_bytes is None:
+        return {}
+    return {"DIB_IMAGE_SIZE": str(-(-request.image_size_bytes // (64 << 10)) * 64)}
 
 
 def _device_names(graph: Graph) -> dict[str, str]:

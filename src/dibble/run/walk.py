@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dibble.events import StepCached
 from dibble.plan.key import key_of
-from dibble.plan.manifest import content_of, fingerprint
+from dibble.plan.manifest import content_of, fingerprint, link_goal
 from dibble.plan.sequence import SEQUENCE, steps_of
 from dibble.run.environment import for_phase
 
@@ -139,6 +139,7 @@ class Walk:
 
     def read(self, name: str, state: State) -> bytes:
         """The content of a file of the hooks tree: from the topmost layer that has it, else from its element."""
+        name = link_goal(name, state.manifest) or name
         mark = state.manifest.get(name, "")
         if mark not in self._texts:
             self._texts[mark] = self._find_text(name, state)

@@ -145,18 +145,25 @@ def mounted_below(path: Path) -> list[MountPoint]:
 
 
 def unmount_all(path: Path) -> None:
-    """Detach every mount at or below `path`, the newest first."""
-    for point in reversed(mounted_below(path)):
-        with contextlib.suppress(OSError):  # a mount that went with the one it stood on
-            umount(point.path, MNT_DETACH)
+    """Detach every mount at or below `path`."""
+    _detach([point.path for point in mounted_below(path)])
 
 
 def unmount_all_below(path: Path) -> None:
     """Detach every mount below `path`, but not one on `path` itself."""
-    for point in reversed(mounted_below(path)):
-        if point.path != path:
-            with contextlib.suppress(OSError):
-                umount(point.path, MNT_DETACH)
+    _detach([point.path for point in mounted_below(path) if point.path != path])
+
+
+def _detach(points: Sequence[Path]) -> None:
+    """Detach mounts, and with each what is mounted below it (MNT_DETACH, umount2(2)): one call for a whole /dev.
+
+    A place may have several mounts, one over the other.
+    """
+    known = set(points)
+    for point in reversed(points):
+        if not known.intersection(point.parents):
+            with contextlib.suppress(OSError):  # a mount that went with the one it stood on
+                umount(point, MNT_DETACH)
 
 
 def only_show(directory: Path, names: Sequence[str]) -> None:

@@ -112,6 +112,23 @@ def make_read_only(target: str | Path) -> None:
     _check(result, f"mount_setattr {target}")
 
 
+def set_read_only(target: str | Path, read_only: bool) -> None:
+    """Make one mount, without those below it, read-only or writable.
+
+    Fails with EBUSY while a file is open for writing in it.
+    """
+    attr = _MountAttr(_MOUNT_ATTR_RDONLY, 0, 0, 0) if read_only else _MountAttr(0, _MOUNT_ATTR_RDONLY, 0, 0)
+    result = _LIBC.syscall(
+        ctypes.c_long(_SYS_MOUNT_SETATTR),
+        ctypes.c_int(_AT_FDCWD),
+        os.fsencode(target),
+        ctypes.c_uint(0),
+        ctypes.byref(attr),
+        ctypes.c_size_t(ctypes.sizeof(attr)),
+    )
+    _check(result, f"mount_setattr {target}")
+
+
 def prctl(option: int, value: int) -> None:
     _check(_LIBC.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
 

@@ -21,11 +21,11 @@ from dibble.errors import HostError
 from dibble.sandbox import mounts
 from dibble.sandbox.memory import Memory, available_bytes
 from dibble.sandbox.process import Completed, Running, run, spawn
-from dibble.sandbox.syscalls import MNT_DETACH, make_read_only, umount
+from dibble.sandbox.syscalls import MNT_DETACH, make_read_only, set_read_only, umount
 from dibble.sandbox.toolbox import TOOL_ENVIRONMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dibble.store.places import Session, Store
 
@@ -124,6 +124,9 @@ def tools_view(
         on_disk.mkdir()
         on_disk.chmod(0o1777)
         mounts.bind(on_disk, view / "tmp")
+    # The other place for temporary files; the rest of the view is read-only for scripts.
+    (view / "var/tmp").mkdir(parents=True, exist_ok=True)
+    mounts.bind(view / "tmp", view / "var/tmp", recursive=False)
     for name in _HOST_FILES:
         source = Path(name)
         with contextlib.suppress(OSError):  # a host without one
@@ -286,6 +289,18 @@ class Workspace:
         for name, shown in masks.items():
             if (hooks / name).is_dir():
                 mounts.only_show(hooks / name, shown)
+
+    @contextlib.contextmanager
+    def tools_read_only(self) -> Iterator[None]:
+        """Let nothing be written to the tools view itself: its places for files are mounts of their own."""
+        if self.view == Path("/"):  # the host's own root: what is to be written there is the host's business
+            yield
+            return
+        set_read_only(self.view, True)
+        try:
+            yield
+        finally:
+            set_read_only(self.view, False)
 
     def show_store(self) -> None:
         """The store at its own path, again after something was mounted above it."""

@@ -116,12 +116,16 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
+_SIGNED_BYTES = 2048
+"""More than a signature can have: 200 characters of the command, each at most six as JSON."""
+
+
 def _sign(descriptor: int) -> None:
     """Say in the lock file who holds it; on a full disk nobody can."""
     with contextlib.suppress(OSError):
         text = json.dumps({"pid": PROCESS, "command": " ".join(sys.argv)[:200], "since": time.time()})
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode("utf-8", "replace"), 0)
+        # Blanks cover a longer text of before; to truncate the file would wait for the file system's journal.
+        os.pwrite(descriptor, text.encode("utf-8", "replace").ljust(_SIGNED_BYTES), 0)
 
 
 def no_locks(path: Path, error: OSError) -> StoreError:

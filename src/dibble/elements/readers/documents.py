@@ -72,12 +72,16 @@ class Document:
 
 
 def read_text(file: Path, element: str = "") -> str:
-    """The file's text. Raises ElementError when it cannot be read or is not UTF-8."""
+    """The file's text. Raises ElementError when it cannot be read or is not UTF-8, with the line of the first byte."""
     try:
         return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ElementError(f"cannot be read: {reason}", where=Where(file=file, element=element or None)) from error
+    except OSError as error:
+        where = Where(file=file, element=element or None)
+        raise ElementError(f"cannot be read: {error.strerror}", where=where) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        where = Where(file=file, line=line, element=element or None)
+        raise ElementError("cannot be read: it is not UTF-8 text", hint="save it as UTF-8", where=where) from error
 
 
 def read_json(file: Path, element: str = "") -> Any:  # any JSON value; callers check

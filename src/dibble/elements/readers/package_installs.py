@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dibble.elements.readers.documents import Document, Items, Scalar, Table, Value, read_document, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dibble.elements.model import Element
@@ -77,22 +77,33 @@ def squash(elements: Sequence[Element], environment: Mapping[str, str], arch: st
     return squashed
 
 
+def check(element: Element) -> None:
+    """Raise ElementError, with file and line, for what is wrong in an element's files whatever the variables say."""
+    for document, package, fields in _wishes(element):
+        _entry(document, package, fields)
+        _check_conditions(document, fields)
+
+
 def _entries_of(element: Element, environment: Mapping[str, str], arch: str) -> list[_Entry]:
     """The entries of an element's files that apply, in the order of the files."""
     found: list[_Entry] = []
+    for document, package, fields in _wishes(element):
+        entry = _entry(document, package, fields)
+        if _applies(document, fields, element.name, environment, arch):
+            found.append(entry)
+    return found
+
+
+def _wishes(element: Element) -> Iterator[tuple[Document, str, dict[str, Value]]]:
+    """Every map of an element's files, with its package."""
     for name in FILES:
         file = element.path / name
         if not file.exists():
             continue
         document = read_document(file, element.name)
         for package, value in document.table(document.root, "the file").entries:
-            maps = value.values if isinstance(value, Items) else (value,)
-            for item in maps:
-                fields = _fields(document, package, item)
-                entry = _entry(document, package.text, fields)
-                if _applies(document, fields, element.name, environment, arch):
-                    found.append(entry)
-    return found
+            for item in value.values if isinstance(value, Items) else (value,):
+                yield document, package.text, _fields(document, package, item)
 
 
 def _fields(document: Document, package: Scalar, value: Value) -> dict[str, Value]:
@@ -130,8 +141,7 @@ def _flag(document: Document, fields: Mapping[str, Value], key: str) -> bool:
 def _applies(
     document: Document, fields: Mapping[str, Value], element: str, environment: Mapping[str, str], arch: str
 ) -> bool:
-    if "arch" in fields and "not-arch" in fields:
-        document.fail("arch and not-arch stand together", fields["not-arch"], "take one of them out")
+    _check_conditions(document, fields)
 
     def text_of(key: str) -> str:
         return document.text(fields[key], key)
@@ -145,23 +155,40 @@ def _applies(
     if "dib_python_version" in fields and text_of("dib_python_version") != environment.get("DIB_PYTHON_VERSION"):
         return False
     if "when" in fields:
-        when = fields["when"]
-        return all(
-            _holds(document, line, environment) for line in (when.values if isinstance(when, Items) else (when,))
-        )
+        return all(_holds(document, line, environment) for line in _lines(fields["when"]))
     return True
+
+
+def _check_conditions(document: Document, fields: Mapping[str, Value]) -> None:
+    if "arch" in fields and "not-arch" in fields:
+        document.fail("arch and not-arch stand together", fields["not-arch"], "take one of them out")
+    for key in ("installtype", "arch", "not-arch", "dib_python_version"):
+        if key in fields:
+            document.text(fields[key], key)
+    for line in _lines(fields["when"]) if "when" in fields else ():
+        _parsed(document, line)
+
+
+def _lines(when: Value) -> tuple[Value, ...]:
+    return when.values if isinstance(when, Items) else (when,)
 
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def _holds(document: Document, value: Value, environment: Mapping[str, str]) -> bool:
+def _parsed(document: Document, value: Value) -> tuple[str, str, str]:
+    """The variable, the operator and the value of a `when` line."""
     line = document.text(value, "when")
     parsed = _WHEN.fullmatch(line)
     if not parsed:
         document.fail(f'malformed when line "{line}"', value, "write VARIABLE = value or VARIABLE != value")
     variable, operator, wanted = parsed.groups()
+    return variable, operator, wanted
+
+
+def _holds(document: Document, value: Value, environment: Mapping[str, str]) -> bool:
+    variable, operator, wanted = _parsed(document, value)
     if variable not in environment:
         document.fail(
             f"when asks for the variable {variable}, which is not set",

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from dibble.elements.distros import family_of, release_names
-from dibble.elements.readers.documents import Document, Table, read_json
+from dibble.elements.readers.documents import Document, Table, Value, read_document, read_json
+from dibble.events import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from dibble.elements.model import Element
+
+# Section → how many names of distributions, releases or families stand between it and the packages.
+SECTIONS = {"release": 2, "distro": 1, "family": 1, "default": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +69,30 @@ def read_pkg_map(file: Path) -> PackageMap:
     if not isinstance(sections, dict):
         Document(file, "", Table(())).fail("a pkg-map is a map of sections")
     return PackageMap(file, sections)
+
+
+def check(element: Element) -> tuple[Note, ...]:
+    """Warnings about an element's map. Raises ElementError, with file and line, for what cannot be used as one."""
+    file = element.path / "pkg-map"
+    if not file.is_file():
+        return ()
+    read_json(file, element.name)
+    document = read_document(file, element.name)
+    notes = []
+    for section, value in document.table(document.root, "a pkg-map").entries:
+        if section.text in SECTIONS:
+            _check_section(document, value, SECTIONS[section.text], section.text)
+            continue
+        near = get_close_matches(section.text, SECTIONS, n=1, cutoff=0.5)
+        meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
+        text = f'{file}:{section.line}, element {element.name}: nothing reads the section "{section.text}"; {meant}'
+        notes.append(Note(text=text, level="warning"))
+    return tuple(notes)
+
+
+def _check_section(document: Document, value: Value, depth: int, path: str) -> None:
+    for name, below in document.table(value, path).entries:
+        if depth:
+            _check_section(document, below, depth - 1, f"{path} → {name.text}")
+        else:
+            document.text(below, f'the value of "{name.text}"')

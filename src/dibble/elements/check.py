@@ -1,0 +1,106 @@
+"""What is wrong with the elements of a set, found before anything is built (docs/element-mistakes.md).
+
+Names, links and dependencies are looked at where they are read (`find.py`, `resolve.py`, `hooks.py`); here it is what
+is inside the files. What would only fail in the middle of a build is an error; what would silently do nothing is warned
+of.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from dibble.elements.hooks import SCRIPT_NAME
+from dibble.elements.phases import BY_DIRECTORY
+from dibble.elements.readers import package_installs, pkg_map, source_repositories, svc_map
+from dibble.errors import ElementError, Where
+from dibble.events import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dibble.elements.model import Element, HookFile, HookTree
+
+_LOOKS_LIKE_A_HOOK = re.compile(r"[0-9]+-")
+_HEAD = 512  # bytes; an interpreter line is at most 256 long (BINPRM_BUF_SIZE, linux/binfmts.h)
+
+
+def check(elements: Sequence[Element], tree: HookTree) -> tuple[Note, ...]:
+    """Warnings about these elements and their merged hook tree. Raises ElementError for the first real mistake."""
+    notes: list[Note] = []
+    for element in elements:
+        package_installs.check(element)
+        notes += pkg_map.check(element)
+        source_repositories.check(element)
+    svc_map.merged_services(elements, "")
+    for name, file in tree.files.items():
+        top, slash, base = name.partition("/")
+        if not slash or "/" in base:
+            continue
+        if top in BY_DIRECTORY or top in ("bin", "environment.d"):
+            notes += _check_link(tree, file) if file.path.is_symlink() else ()
+        if top == "environment.d":
+            _check_sourced(file)
+        elif top in BY_DIRECTORY:
+            notes += _check_script(file, base)
+    return tuple(notes)
+
+
+def _warning(file: HookFile, message: str) -> Note:
+    return Note(text=f"{file.path}, element {file.element}: {message}", level="warning")
+
+
+def _check_link(tree: HookTree, link: HookFile) -> Iterator[Note]:
+    """A link has to lead to something in the merged tree: all else of an element is not there when it is used."""
+    goal = os.readlink(link.path)  # noqa: PTH115 - the text, not a path of ours
+    inside = os.path.normpath(os.path.join(os.path.dirname(link.name), goal))  # noqa: PTH118, PTH120
+    if inside in tree.files or inside in tree.directories:
+        return
+    if link.path.is_file():
+        raise ElementError(
+            f"the link {link.name} leads to {goal}, out of the element, where no build finds it",
+            hint="put a copy of the file in its place, or a link to a file of the element",
+            where=Where(file=link.path, element=link.element),
+        )
+    yield _warning(link, f"the link leads to {goal}, which is not in the element: nothing is run")
+
+
+def _check_script(file: HookFile, base: str) -> Iterator[Note]:
+    if file.path.is_symlink():
+        return  # what it leads to is looked at by itself
+    with file.path.open("rb") as opened:
+        head = opened.read(_HEAD)
+    first = head.partition(b"\n")[0]
+    is_script = head.startswith(b"#!")
+    hook_like = _LOOKS_LIKE_A_HOOK.match(base) is not None
+    if not file.executable:
+        if is_script and hook_like:
+            yield _warning(file, f"{file.name} does not run, because it is not executable (chmod +x)")
+    elif not SCRIPT_NAME.fullmatch(base):
+        if hook_like:
+            yield _warning(file, f"{file.name} does not run: a script's name has letters, digits, - and _ only")
+    elif is_script and first.endswith(b"\r"):
+        raise _line_ends(file, 1)
+    elif not is_script and not head.startswith(b"\x7fELF"):
+        if first.endswith(b"\r"):
+            raise _line_ends(file, 1)
+        yield _warning(file, f"{file.name} has no interpreter line (#!/bin/bash) and is run by bash")
+
+
+def _check_sourced(file: HookFile) -> None:
+    try:
+        lines = file.path.read_bytes().split(b"\n")
+    except OSError:
+        return  # a dangling link, which has been told of
+    for number, line in enumerate(lines, start=1):
+        if line.endswith(b"\r"):
+            raise _line_ends(file, number)
+
+
+def _line_ends(file: HookFile, line: int) -> ElementError:
+    return ElementError(
+        f"{file.name} has line ends of another system (CR LF), which bash takes for a part of the words",
+        hint=f"sed -i 's/\\r$//' {file.path}",
+        where=Where(file=file.path, line=line, element=file.element),
+    )

@@ -1,0 +1,142 @@
+"""Malformed elements are told of before anything is built, each with file and line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.unit.element_trees import make_element
+
+from dibble.elements.check import check
+from dibble.elements.hooks import merge
+from dibble.errors import ElementError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dibble.elements.model import Element
+
+pytestmark = pytest.mark.unit
+
+
+def warnings_of(*elements: Element) -> list[str]:
+    notes = check(elements, merge(elements))
+    assert all(note.level == "warning" for note in notes)
+    return [note.text for note in notes]
+
+
+def refused(element: Element) -> ElementError:
+    with pytest.raises(ElementError) as caught:
+        warnings_of(element)
+    assert caught.value.where.element == element.name
+    return caught.value
+
+
+SCRIPT = "#!/bin/bash\necho\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line", "told"),
+    [
+        ("package-installs.yaml", "vim:\n  phase: install.d\n phase: x\n", 3, "not YAML"),
+        ("package-installs.yaml", "vim:\ngit:\n  phas: install.d\n", 3, 'unknown key "phas"'),
+        ("package-installs.yaml", "vim:\n  phase: cleanup.d\n", 2, "cleanup.d"),
+        ("package-installs.yaml", "vim:\n  when: A > B\n", 2, "malformed when"),
+        ("package-installs.yaml", "vim:\n  arch: amd64\n  not-arch: i386\n", 3, "stand together"),
+        ("package-installs.yaml", "vim:\n  arch: [amd64]\n", 2, "not a text"),
+        ("package-installs.json", '{"vim": {"phase": 3}}', 1, '"3"'),
+        ("pkg-map", '{"default": {\n "vim": ["vim"]}}', 2, "not a text"),
+        ("pkg-map", '{"default": {\n "vim": }}', 2, "not JSON"),
+        ("pkg-map", '{"distro": {\n "debian": "vim"}}', 2, "not a map"),
+        ("svc-map", "ssh:\n  default: [a]\n", 2, "not a text"),
+        ("svc-map", "a: b: c\n", 1, "not YAML"),
+        ("source-repository-x", "# one\nx git /opt/x\n", 2, "NAME TYPE DESTINATION LOCATION"),
+        ("source-repository-x", "x git opt/x http://x/ main\n", 1, "does not begin with /"),
+        ("environment.d/10-x", "export A=1\nexport B=2\r\n", 2, "CR LF"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, name: str, text: str, line: int, told: str) -> None:
+    element = make_element(tmp_path, "web")
+    (element.path / name).parent.mkdir(exist_ok=True)
+    (element.path / name).write_bytes(text.encode())
+    error = refused(element)
+    assert told in error.message
+    assert str(error.where.file) == str(element.path / name)
+    assert error.where.line == line
+
+
+@pytest.mark.parametrize(
+    ("name", "before"), [("package-installs.yaml", b"vim:\n# "), ("pkg-map", b"{\n"), ("source-repository-x", b"# x\n")]
+)
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path, name: str, before: bytes) -> None:
+    element = make_element(tmp_path, "web")
+    (element.path / name).write_bytes(before + b"caf\xe9\n")
+    error = refused(element)
+    assert "UTF-8" in error.message
+    assert error.where.line == 2
+
+
+def test_two_elements_that_map_one_service_are_refused(tmp_path: Path) -> None:
+    one = make_element(tmp_path, "one", {"svc-map": "ssh:\n  default: sshd\n"})
+    two = make_element(tmp_path, "two", {"svc-map": "# x\nssh:\n  default: ssh\n"})
+    with pytest.raises(ElementError, match="one and two") as caught:
+        warnings_of(one, two)
+    assert caught.value.where.line == 2
+
+
+@pytest.mark.parametrize("text", ["#!/bin/bash\r\necho\r\n", "echo\r\n"])
+def test_a_script_with_foreign_line_ends_is_refused(tmp_path: Path, text: str) -> None:
+    element = make_element(tmp_path, "web", scripts=["install.d/10-x"])
+    (element.path / "install.d/10-x").write_bytes(text.encode())
+    error = refused(element)
+    assert "CR LF" in error.message
+    assert "sed -i" in error.hint
+    assert error.where.line == 1
+
+
+def test_a_link_out_of_the_element_is_refused(tmp_path: Path) -> None:
+    make_element(tmp_path, "other", scripts=["install.d/20-y"])
+    element = make_element(tmp_path, "web", scripts=["install.d/10-x"])
+    link = element.path / "install.d/20-y"
+    link.symlink_to("../../other/install.d/20-y")
+    error = refused(element)
+    assert "../../other/install.d/20-y" in error.message
+    assert error.where.file == link
+
+
+def test_a_link_within_the_merged_tree_is_in_order(tmp_path: Path) -> None:
+    other = make_element(tmp_path, "other", scripts=["install.d/x-source-install/20-y"])
+    element = make_element(tmp_path, "web", scripts=["bin/x"])
+    (element.path / "install.d").mkdir()
+    (element.path / "install.d/20-y").symlink_to("x-source-install/20-y")
+    (element.path / "install.d/30-x").symlink_to("../bin/x")
+    assert warnings_of(other, element) == []
+
+
+def test_what_does_not_run_is_warned_of(tmp_path: Path) -> None:
+    element = make_element(tmp_path, "web", scripts=["install.d/10-x", "install.d/11-x.sh", "install.d/helper.sh"])
+    (element.path / "install.d/12-x").write_text(SCRIPT)
+    (element.path / "install.d/data").write_text(SCRIPT)
+    (element.path / "install.d/13-list").write_text("a list\n")
+    (element.path / "install.d/14-x").symlink_to("nowhere")
+    (element.path / "install.d/15-x").write_text("echo\n")
+    (element.path / "install.d/15-x").chmod(0o755)
+    (element.path / "install.d/16-x").write_bytes(b"\x7fELF")
+    (element.path / "install.d/16-x").chmod(0o755)
+    dotted, mode, link, bare = warnings_of(element)
+    assert "11-x.sh does not run: a script's name" in dotted
+    assert "12-x does not run, because it is not executable" in mode
+    assert "14-x, element web: the link leads to nowhere" in link
+    assert "15-x has no interpreter line" in bare
+
+
+def test_an_unknown_section_of_a_map_is_warned_of(tmp_path: Path) -> None:
+    element = make_element(tmp_path, "web", {"pkg-map": '{"default": {"vim": "vim"},\n "distros": {}}'})
+    (note,) = warnings_of(element)
+    assert "pkg-map:2" in note
+    assert "did you mean distro?" in note
+
+
+def test_lines_that_the_shell_makes_are_left_to_it(tmp_path: Path) -> None:
+    make = {"source-repository-x": "x $TYPE\n# x\n\ny tar /opt/y http://x/y.tgz . sha256=1234\n"}
+    assert warnings_of(make_element(tmp_path, "web", make)) == []
