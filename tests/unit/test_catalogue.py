@@ -7,8 +7,11 @@ import re
 import pytest
 
 from dibble.elements.assemble import element_set
+from dibble.elements.find import UNUSABLE, unusable_because
+from dibble.elements.model import Element
 from dibble.elements.readers.package_installs import squash
 from dibble.elements.readers.pkg_map import read_pkg_map
+from dibble.errors import ElementError
 from dibble.plan.key import DESCRIPTIVE
 from dibble.run.prepare import CATALOGUE
 from dibble.sandbox.process import run
@@ -17,6 +20,9 @@ pytestmark = pytest.mark.unit
 
 ELEMENTS = CATALOGUE / "elements"
 NAMES = sorted(path.name for path in ELEMENTS.iterdir() if path.is_dir())
+UNUSABLE_NAMES = [name for name in NAMES if (ELEMENTS / name / UNUSABLE).exists()]
+USABLE = [name for name in NAMES if name not in UNUSABLE_NAMES]
+DIFFERENCES = CATALOGUE.parents[2] / "docs/differences.md"
 SYSTEMS = {"debian-minimal"}
 HERE = (
     *(
@@ -80,7 +86,7 @@ def test_every_expected_element_ships() -> None:
     assert set(HERE) <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", USABLE)
 def test_a_shipped_element_resolves_to_an_image(name: str) -> None:
     found = element_set(words_with(name), [ELEMENTS], arch="amd64", environment={})
     assert name in {element.name for element in found.elements}
@@ -92,6 +98,22 @@ def test_a_shipped_element_has_documentation_that_begins_with_its_name(name: str
     lines = (ELEMENTS / name / "README.rst").read_text("utf-8").splitlines()
     assert lines[1] == name
     assert lines[0] == lines[2] == "=" * len(name)
+
+
+def test_the_elements_that_cannot_be_used_are_listed_with_their_reasons() -> None:
+    """The sentence that a user is told and the one in docs/differences.md are the same."""
+    rows = re.findall(
+        r"^\| (\S+) \| (.*) \|$", DIFFERENCES.read_text().partition("## Elements that cannot be used")[2], re.M
+    )
+    reasons = [(name, unusable_because(Element(name, ELEMENTS / name))) for name in UNUSABLE_NAMES]
+    assert rows[1:] == reasons
+
+
+@pytest.mark.parametrize("name", UNUSABLE_NAMES)
+def test_an_element_that_cannot_be_used_is_refused_with_its_reason(name: str) -> None:
+    with pytest.raises(ElementError) as caught:
+        element_set(words_with(name), [ELEMENTS], arch="amd64", environment={})
+    assert caught.value.message.endswith(unusable_because(Element(name, ELEMENTS / name)))
 
 
 def test_no_hook_name_is_in_two_elements_that_can_be_together() -> None:
@@ -214,7 +236,7 @@ def test_a_release_gets_the_dhcp_client_that_it_has(release: str, package: str) 
     assert read_pkg_map(ELEMENTS / "debootstrap/pkg-map").lookup("dhcp-client", "debian", release) == package
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", USABLE)
 def test_conditions_of_package_lists_ask_only_for_variables_that_have_a_default(name: str) -> None:
     elements = element_set(words_with(name), [ELEMENTS], arch="amd64").elements
     found = environment_after([element.name for element in elements], DIB_BLOCK_DEVICE_CONFIG="")

@@ -1,4 +1,8 @@
-"""Which elements there are: the search path, and the plain lists (`element-deps`, `element-provides`) inside them."""
+"""Which elements there are: the search path, and the plain lists (`element-deps`, `element-provides`) inside them.
+
+An element may also hold `element-unusable`, the reason why it is there in name only: its distribution is dead, or it
+never worked. Resolving refuses it with that reason; docs/differences.md lists such elements.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from dibble.events import Note
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+UNUSABLE = "element-unusable"
 BUILT_IN_ELEMENTS = Path(__file__).resolve().parent.parent / "catalogue" / "elements"
 
 
@@ -110,18 +115,44 @@ def provides_of(element: Element) -> tuple[ListedName, ...]:
     return _listed_names(element, "element-provides")
 
 
-def _listed_names(element: Element, file_name: str) -> tuple[ListedName, ...]:
-    """One name a line; blank lines and `#` to the end of a line are ignored. Raises ElementError for two on a line."""
-    file = element.path / file_name
+def unusable_because(element: Element) -> str:
+    """The sentence in the element's `element-unusable`, on one line without the stop; empty for an element of use.
+
+    Raises ElementError for a file that cannot be read or says nothing.
+    """
+    file = element.path / UNUSABLE
+    text = _text(element, file)
+    if text is None:
+        return ""
+    reason = " ".join(text.split()).rstrip(".")
+    if not reason:
+        raise ElementError(
+            f"{UNUSABLE} gives no reason",
+            hint="write into it why the element cannot be used, or remove it",
+            where=Where(file=file, element=element.name),
+        )
+    return reason
+
+
+def _text(element: Element, file: Path) -> str | None:
+    """What a file of an element holds, None when there is none. Raises ElementError."""
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return ()
+        return None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ElementError(
-            f"{file_name} cannot be read: {reason}", where=Where(file=file, element=element.name)
+            f"{file.name} cannot be read: {reason}", where=Where(file=file, element=element.name)
         ) from error
+
+
+def _listed_names(element: Element, file_name: str) -> tuple[ListedName, ...]:
+    """One name a line; blank lines and `#` to the end of a line are ignored. Raises ElementError for two on a line."""
+    file = element.path / file_name
+    text = _text(element, file)
+    if text is None:
+        return ()
     names: list[ListedName] = []
     for number, line in enumerate(text.split("\n"), start=1):
         words = line.partition("#")[0].split()
