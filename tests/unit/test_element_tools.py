@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,6 +93,21 @@ def test_a_readme_explains_its_variables() -> None:
         "DIB_MAIL_HOST": "The relay",
         "DIB_MAIL_PORT": "The port of the relay",
     }
+
+
+def test_a_table_explains_variables_too() -> None:
+    table = "=========  =====  ========\nVariable   is     Meaning\n=========  =====  ========\n"
+    assert documented_variables(table + "``DIB_A``  ``1``  The one.\n=========  =====  ========\n") == {
+        "DIB_A": "The one"
+    }
+
+
+def test_a_default_that_depends_on_the_machine_is_told_in_full(tmp_path: Path) -> None:
+    text = (
+        "case $ARCH in\na) export DIB_A=${DIB_A:-1} ;;\nb) export DIB_A=${DIB_A:-2} ;;\nc) DIB_A=${DIB_A:-1} ;;\nesac\n"
+    )
+    element = make_element(tmp_path, "x", {"environment.d/10-x": text, "install.d/10-x": "${DIB_A:-9}\n"})
+    assert [(s.default, s.line) for s in settings_of(element).taken] == [("1 | 2", 2)]
 
 
 def test_a_readme_that_is_no_good_markup_explains_nothing_and_stops_nothing() -> None:
@@ -223,11 +237,11 @@ def test_what_is_there_is_not_written_over(own: Path) -> None:
     assert (own / "web/README.rst").read_text() == "mine"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_place_that_cannot_be_written_is_named(own: Path, tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(ElementError, match="closed"):
-        invoke("new", "web", "-d", f"{tmp_path}/closed")
+    (tmp_path / "file").touch()
+    with pytest.raises(ElementError, match=r"file.* cannot be written: Not a directory") as caught:
+        invoke("new", "web", "-d", f"{tmp_path}/file/deeper")
+    assert "--directory" in caught.value.hint
 
 
 # --- lint

@@ -145,6 +145,7 @@ def _build(test: ElementTest, *, verbose: bool) -> _Built:
         "break_outside_target": "1",
         "break_cmd": _LOOK,
         "DIB_NO_TIMESTAMP": "1",
+        "DIB_QUIET": "0",
     }
     last: deque[str] = deque(maxlen=LINES_SHOWN)
     marked = False

@@ -151,7 +151,8 @@ def lint_element(
         raise ElementError(f"{error.filename} cannot be read: {error.strerror}") from error
     try:
         names = [name for name in depends_of(element) if name.name not in catalogue.elements]
-        virtual = {provided.name for other in catalogue.elements.values() for provided in provides_of(other)}
+        others = catalogue.elements.values() if names else ()
+        virtual = {provided.name for other in others for provided in provides_of(other)}
     except ElementError as error:
         return [*findings, Finding(Path(error.where.file or element.path), error.message, error.where.line)]
     findings.extend(

@@ -54,15 +54,16 @@ def rendered(readme: str) -> RenderableType:
 def documented_variables(readme: str) -> dict[str, str]:
     """The variables that a README explains, in its order, each with the first sentence of that.
 
-    They are the terms of its definition lists: `DIB_RELEASE`, or several of one meaning, separated by commas.
+    They are the terms of its definition lists, and what rows of its tables begin with: `DIB_RELEASE`, or several of one
+    meaning, separated by commas. Of a row the last column explains it.
     """
     from docutils import nodes
 
     found: dict[str, str] = {}
-    for item in _parsed(readme).findall(nodes.definition_list_item):
-        term, *_, definition = item.children
-        about = _first_sentence(definition)
-        for name in _names_in(term.astext()):
+    for item in _parsed(readme).findall(lambda node: isinstance(node, nodes.definition_list_item | nodes.row)):
+        first, *_, last = item.children
+        about = _first_sentence(last)
+        for name in _names_in(first.astext()):
             found.setdefault(name, about)
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dibble.elements.phases import PHASES
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dibble.elements.model import Element
 
 ENVIRONMENT = "environment.d"
+SEPARATOR = " | "
 _DIRECTORIES = (ENVIRONMENT, *(phase.directory for phase in PHASES), "bin")
 _EXPANSION = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*):?[-=]")
 _EXPORT = re.compile(r"^\s*export\s+([A-Z][A-Z0-9_]*)=(\S.*?)\s*$")
@@ -44,7 +45,8 @@ OF_THE_BUILD = frozenset(
 class Setting:
     """A variable. `default` is bash text, None where unset means unset; `about` is a sentence of the README or empty.
 
-    `file` and `line` (from 1) tell where the default stands.
+    Where a file has several defaults, for different machines perhaps, they are separated by ` | `. `file` and `line`
+    (from 1) tell where the first one stands.
     """
 
     name: str
@@ -68,7 +70,9 @@ def settings_of(element: Element) -> Settings:
     given: dict[str, Setting] = {}
     for file, text in _texts(element):
         for setting in _defaults_in(text, file):
-            defaults.setdefault(setting.name, setting)
+            before = defaults.setdefault(setting.name, setting)
+            if before.file == file and before.default and setting.default not in before.default.split(SEPARATOR):
+                defaults[setting.name] = replace(before, default=f"{before.default}{SEPARATOR}{setting.default}")
         if file.parent.name == ENVIRONMENT:
             for setting in _exports_in(text, file):
                 given.setdefault(setting.name, setting)
@@ -76,8 +80,7 @@ def settings_of(element: Element) -> Settings:
     names = [*documented, *(name for name in defaults if name.startswith("DIB_") and name not in documented)]
     taken = []
     for name in names:
-        found = defaults.get(name, Setting(name))
-        taken.append(Setting(name, found.default, documented.get(name, ""), found.file, found.line))
+        taken.append(replace(defaults.get(name, Setting(name)), about=documented.get(name, "")))
     return Settings(tuple(taken), tuple(setting for name, setting in given.items() if name not in names))
 
 
