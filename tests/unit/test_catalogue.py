@@ -7,8 +7,11 @@ import re
 import pytest
 
 from dibble.elements.assemble import element_set
+from dibble.elements.find import UNUSABLE, depends_of, unusable_because
+from dibble.elements.model import Element
 from dibble.elements.readers.package_installs import squash
 from dibble.elements.readers.pkg_map import read_pkg_map
+from dibble.errors import ElementError
 from dibble.plan.key import DESCRIPTIVE
 from dibble.run.prepare import CATALOGUE
 from dibble.sandbox.process import run
@@ -17,7 +20,21 @@ pytestmark = pytest.mark.unit
 
 ELEMENTS = CATALOGUE / "elements"
 NAMES = sorted(path.name for path in ELEMENTS.iterdir() if path.is_dir())
-SYSTEMS = {"debian-minimal"}
+UNUSABLE_NAMES = [name for name in NAMES if (ELEMENTS / name / UNUSABLE).exists()]
+USABLE = [name for name in NAMES if name not in UNUSABLE_NAMES]
+DIFFERENCES = CATALOGUE.parents[2] / "docs/differences.md"
+# What some elements cannot do without.
+GIVEN = {
+    "containerfile": {"DISTRO_NAME": "debian", "DIB_RELEASE": "trixie", "DIB_INIT_SYSTEM": "systemd"},
+    "replace-partition": {
+        "DIB_LOCAL_IMAGE": "/image.qcow2",
+        "DISTRO_NAME": "rhel",
+        "DIB_RELEASE": "9",
+        "DIB_INIT_SYSTEM": "systemd",
+        "EFI_BOOT_DIR": "EFI/redhat",
+    },
+    "replace-partition-redhat": {"DIB_LOCAL_IMAGE": "/image.qcow2", "DISTRO_NAME": "rhel"},
+}
 HERE = (
     *(
         "base",
@@ -60,12 +77,31 @@ def provided(name: str) -> set[str]:
     return set(file.read_text().split()) if file.exists() else set()
 
 
+def depended_on(name: str) -> set[str]:
+    """An element and all that it leads to."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        one = waiting.pop()
+        if one not in found and one in NAMES:
+            found.add(one)
+            waiting += [listed.name for listed in depends_of(Element(one, ELEMENTS / one))]
+    return found
+
+
 def words_with(name: str) -> list[str]:
-    """What to ask for to get an image with this element in it."""
-    words = [name]
-    if "operating-system" not in provided(name) and not provided(name) & SYSTEMS:
-        words.append("debian-minimal")
-    return words
+    """What to ask for to get an image with this element in it: with a system whose packages it installs."""
+    reached = depended_on(name)
+    if any("operating-system" in provided(other) for other in reached):
+        return [name]
+    for glue, system in (
+        ("yum", "centos-minimal"),
+        ("redhat-common", "centos-minimal"),
+        ("zypper", "opensuse-minimal"),
+    ):
+        if glue in reached:
+            return [name, system]
+    return [name, "debian-minimal"]
 
 
 def environment_after(names: list[str], **given: str) -> dict[str, str]:
@@ -80,7 +116,7 @@ def test_every_expected_element_ships() -> None:
     assert set(HERE) <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", USABLE)
 def test_a_shipped_element_resolves_to_an_image(name: str) -> None:
     found = element_set(words_with(name), [ELEMENTS], arch="amd64", environment={})
     assert name in {element.name for element in found.elements}
@@ -94,15 +130,33 @@ def test_a_shipped_element_has_documentation_that_begins_with_its_name(name: str
     assert lines[0] == lines[2] == "=" * len(name)
 
 
+def test_the_elements_that_cannot_be_used_are_listed_with_their_reasons() -> None:
+    """The sentence that a user is told and the one in docs/differences.md are the same."""
+    rows = re.findall(
+        r"^\| (\S+) \| (.*) \|$", DIFFERENCES.read_text().partition("## Elements that cannot be used")[2], re.M
+    )
+    reasons = [(name, unusable_because(Element(name, ELEMENTS / name))) for name in UNUSABLE_NAMES]
+    assert rows[1:] == reasons
+
+
+@pytest.mark.parametrize("name", UNUSABLE_NAMES)
+def test_an_element_that_cannot_be_used_is_refused_with_its_reason(name: str) -> None:
+    with pytest.raises(ElementError) as caught:
+        element_set(words_with(name), [ELEMENTS], arch="amd64", environment={})
+    assert caught.value.message.endswith(unusable_because(Element(name, ELEMENTS / name)))
+
+
 def test_no_hook_name_is_in_two_elements_that_can_be_together() -> None:
     owners: dict[str, list[str]] = {}
     for name in NAMES:
         for path in (ELEMENTS / name).glob("*/*"):
             if path.is_file() and path.parent.name not in ("tests", "test-elements"):
                 owners.setdefault(f"{path.parent.name}/{path.name}", []).append(name)
+    del owners["bin/install-packages"]  # of each package manager, and there is one in an image
+    reached = {name: frozenset().union(*map(provided, depended_on(name))) for name in NAMES}
     for hook, names in owners.items():
         for other in names[1:]:
-            assert provided(names[0]) & provided(other), f"{hook} is in {names[0]} and {other}"
+            assert reached[names[0]] & reached[other], f"{hook} is in {names[0]} and {other}"
 
 
 def test_nothing_that_every_step_sees_names_what_differs_from_image_to_image() -> None:
@@ -214,8 +268,9 @@ def test_a_release_gets_the_dhcp_client_that_it_has(release: str, package: str) 
     assert read_pkg_map(ELEMENTS / "debootstrap/pkg-map").lookup("dhcp-client", "debian", release) == package
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", USABLE)
 def test_conditions_of_package_lists_ask_only_for_variables_that_have_a_default(name: str) -> None:
     elements = element_set(words_with(name), [ELEMENTS], arch="amd64").elements
-    found = environment_after([element.name for element in elements], DIB_BLOCK_DEVICE_CONFIG="")
+    given = {"DIB_BLOCK_DEVICE_CONFIG": "", **GIVEN.get(name, {})}
+    found = environment_after([element.name for element in elements], **given)
     squash(elements, found, "amd64")

@@ -423,3 +423,49 @@ def test_which_elements_are_in_the_set_does_not_depend_on_the_order_of_words(wor
         found = names(words, root)
     assert sorted(found) == ["gives-a", "gives-b", "needs-a", "needs-b", "real", "system"]
     assert found.index("gives-b") < found.index("gives-a") < found.index("needs-a") < found.index("needs-b")
+
+
+# --- elements that are there in name only
+
+
+def test_an_element_that_cannot_be_used_is_refused_with_its_reason(tmp_path: Path) -> None:
+    make_system(tmp_path)
+    make_element(tmp_path, "old", {"element-unusable": "its distribution\nis dead.\n"}, deps=["never-was"])
+    with pytest.raises(ElementError) as caught:
+        names(["system", "old"], tmp_path)
+    assert caught.value.message == "the element old cannot be used: its distribution is dead"
+    assert caught.value.hint == "leave out old"
+
+
+def test_who_needs_an_element_that_cannot_be_used_is_named_with_the_line(tmp_path: Path) -> None:
+    make_system(tmp_path)
+    make_element(tmp_path, "old", {"element-unusable": "it never worked\n"})
+    make_element(tmp_path, "web", deps=["old"])
+    with pytest.raises(ElementError) as caught:
+        names(["system", "web"], tmp_path)
+    assert (caught.value.where.element, caught.value.where.line) == ("web", 1)
+    assert caught.value.hint == "leave out web, which needs it"
+
+
+def test_an_element_of_the_same_name_earlier_on_the_path_is_used(tmp_path: Path) -> None:
+    make_system(tmp_path / "own")
+    make_element(tmp_path / "own", "old")
+    make_element(tmp_path / "shipped", "old", {"element-unusable": "it never worked\n"})
+    assert names(["system", "old"], tmp_path / "own", tmp_path / "shipped") == ["system", "old"]
+
+
+def test_a_system_that_cannot_be_used_is_not_recommended(tmp_path: Path) -> None:
+    make_system(tmp_path, "alive")
+    make_element(tmp_path, "dead", {"element-unusable": "it is dead\n"}, provides=["operating-system"])
+    make_element(tmp_path, "web")
+    with pytest.raises(ElementError) as caught:
+        names(["web"], tmp_path)
+    assert "alive" in caught.value.hint
+    assert "dead" not in caught.value.hint
+
+
+def test_a_reason_that_says_nothing_is_an_error(tmp_path: Path) -> None:
+    make_system(tmp_path)
+    make_element(tmp_path, "old", {"element-unusable": "\n"})
+    with pytest.raises(ElementError, match="no reason"):
+        names(["system", "old"], tmp_path)

@@ -28,9 +28,9 @@ def main(argv: list[str] | None = None) -> int:
         findings = lint(
             _directory("ELEMENTS_DIR", "elements"),
             _library(),
-            ignored_rules=_ignored_rules(),
-            skip=_Ignored(),
-            python_problems=_python_problems,
+            ignored_rules=ignored_rules(),
+            skip=IgnoredByGit(),
+            python_problems=python_problems,
         )
     except DibbleError as error:
         print(error, file=sys.stderr)
@@ -65,7 +65,7 @@ def _library() -> Path | None:
         return None
 
 
-def _ignored_rules() -> list[str]:
+def ignored_rules() -> list[str]:
     config = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         config.read("tox.ini", encoding="utf-8")
@@ -74,7 +74,7 @@ def _ignored_rules() -> list[str]:
     return config.get("dib-lint", "ignore", fallback="").replace(",", " ").split()
 
 
-class _Ignored:
+class IgnoredByGit:
     """Whether git ignores a file. Git is asked once, for all files; without git, or a repository, none is ignored."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class _Ignored:
         return frozenset(Path(top.output) / name for name in answer.output.split("\0") if name)
 
 
-def _python_problems(path: Path) -> list[str]:
+def python_problems(path: Path) -> list[str]:
     """What flake8 says of a script; where there is no flake8, whether it compiles."""
     flake8 = shutil.which("flake8")
     if flake8:

@@ -1,4 +1,8 @@
-"""Which elements there are: the search path, and the plain lists (`element-deps`, `element-provides`) inside them."""
+"""Which elements there are: the search path, and the plain lists (`element-deps`, `element-provides`) inside them.
+
+An element may also hold `element-unusable`, the reason why it is there in name only: its distribution is dead, or it
+never worked. Resolving refuses it with that reason; docs/differences.md lists such elements.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from dibble.events import Note
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+UNUSABLE = "element-unusable"
 BUILT_IN_ELEMENTS = Path(__file__).resolve().parent.parent / "catalogue" / "elements"
 
 
@@ -109,6 +114,25 @@ def depends_of(element: Element) -> tuple[ListedName, ...]:
 def provides_of(element: Element) -> tuple[ListedName, ...]:
     """The virtual names in the element's `element-provides`; none when there is no such file."""
     return _listed_names(element, "element-provides")
+
+
+def unusable_because(element: Element) -> str:
+    """The sentence in the element's `element-unusable`, on one line without the stop; empty for an element of use.
+
+    Raises ElementError for a file that cannot be read or says nothing.
+    """
+    file = element.path / UNUSABLE
+    if not os.path.lexists(file):
+        return ""
+    text = read_text(file, element.name)
+    reason = " ".join(text.split()).rstrip(".")
+    if not reason:
+        raise ElementError(
+            f"{UNUSABLE} gives no reason",
+            hint="write into it why the element cannot be used, or remove it",
+            where=Where(file=file, element=element.name),
+        )
+    return reason
 
 
 def _listed_names(element: Element, file_name: str) -> tuple[ListedName, ...]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dibble.elements.find import depends_of, provides_of
 from dibble.elements.readers.documents import read_document, read_json
 from dibble.errors import ElementError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-    from pathlib import Path
+
+    from dibble.elements.find import Catalogue
+    from dibble.elements.model import Element
 
 # Rules that `# dib-lint: disable=…` in a file, or `ignore` in tox.ini, can switch off.
 EXCLUDABLE = frozenset(
@@ -113,20 +117,10 @@ def lint(
     disabled = frozenset(ignored_rules)
     try:
         for directory in sorted(entry for entry in elements.iterdir() if entry.is_dir()):
-            if directory.name != "__pycache__" and not (directory / "README.rst").is_file():
-                findings.append(Finding(directory, "has no README.rst"))
+            if directory.name != "__pycache__":
+                _check_readme(directory, findings)
         for path in _files(elements, skip):
-            file = _File(path, path.read_bytes(), os.access(path, os.X_OK), findings, disabled)
-            _check_any(file)
-            _check_format(file)
-            if file.is_shell:
-                _check_shell(file)
-            if file.executable and "python" in file.shebang and path.suffix != ".py":
-                for problem in python_problems(path):
-                    file.report(problem)
-            if path.suffix == ".rst" or file.executable:
-                _check_tabs(file)
-                _check_newline(file)
+            _check_file(path, findings, disabled, python_problems)
         for path in _files(library, skip) if library else ():
             file = _File(path, path.read_bytes(), False, findings, disabled)
             _check_tabs(file)
@@ -134,6 +128,60 @@ def lint(
     except OSError as error:
         raise ElementError(f"{error.filename} cannot be read: {error.strerror}") from error
     return findings
+
+
+def lint_element(
+    element: Element,
+    catalogue: Catalogue,
+    *,
+    ignored_rules: Collection[str] = (),
+    skip: Callable[[Path], bool] = lambda _: False,
+    python_problems: Callable[[Path], list[str]] = lambda _: [],
+) -> list[Finding]:
+    """What is against the rules in one element; also the names in `element-deps` that nothing in `catalogue` has.
+
+    The rest is as in `lint`.
+    """
+    findings: list[Finding] = []
+    try:
+        _check_readme(element.path, findings)
+        for path in _files(element.path, skip):
+            _check_file(path, findings, frozenset(ignored_rules), python_problems)
+    except OSError as error:
+        raise ElementError(f"{error.filename} cannot be read: {error.strerror}") from error
+    try:
+        names = [name for name in depends_of(element) if name.name not in catalogue.elements]
+        others = catalogue.elements.values() if names else ()
+        virtual = {provided.name for other in others for provided in provides_of(other)}
+    except ElementError as error:
+        return [*findings, Finding(Path(error.where.file or element.path), error.message, error.where.line)]
+    findings.extend(
+        Finding(name.file, f'no element is or provides "{name.name}"', name.line)
+        for name in names
+        if name.name not in virtual
+    )
+    return findings
+
+
+def _check_readme(directory: Path, findings: list[Finding]) -> None:
+    if not (directory / "README.rst").is_file():
+        findings.append(Finding(directory, "has no README.rst"))
+
+
+def _check_file(
+    path: Path, findings: list[Finding], disabled: frozenset[str], python_problems: Callable[[Path], list[str]]
+) -> None:
+    file = _File(path, path.read_bytes(), os.access(path, os.X_OK), findings, disabled)
+    _check_any(file)
+    _check_format(file)
+    if file.is_shell:
+        _check_shell(file)
+    if file.executable and "python" in file.shebang and path.suffix != ".py":
+        for problem in python_problems(path):
+            file.report(problem)
+    if path.suffix == ".rst" or file.executable:
+        _check_tabs(file)
+        _check_newline(file)
 
 
 def _files(directory: Path, skip: Callable[[Path], bool]) -> Iterator[Path]:

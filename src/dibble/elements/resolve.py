@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from dibble.elements.find import Catalogue, ListedName, depends_of, find_elements, provides_of
+from dibble.elements.find import (
+    Catalogue,
+    ListedName,
+    depends_of,
+    find_elements,
+    provides_of,
+    unusable_because,
+)
 from dibble.elements.order import dependencies_first
 from dibble.errors import ElementError, Where
 
@@ -67,8 +74,8 @@ def resolve(
 
     Otherwise they stand as asked for: the ramdisk element (RAMDISK_ELEMENT in `environment`, else `ramdisk`), `base`,
     the words; in front of each what it needs and is not there yet, by name. Elements that depend on one another stand
-    together. Raises ElementError, naming who asks, for an unknown name, for two providers of one virtual name, for a
-    set without an operating system.
+    together. Raises ElementError, naming who asks, for an unknown name, for an element that is there in name only, for
+    two providers of one virtual name, for a set without an operating system.
     """
     return resolve_in(
         find_elements(search_path),
@@ -132,8 +139,12 @@ class _Lists:
         return self._provides[name]
 
     def who_could_provide(self, virtual: str) -> list[str]:
-        """All elements of the search path that provide a name, sorted."""
-        return [name for name in self.catalogue.elements if any(p.name == virtual for p in self.provides(name))]
+        """All elements of use on the search path that provide a name, sorted."""
+        return [
+            name
+            for name, element in self.catalogue.elements.items()
+            if any(p.name == virtual for p in self.provides(name)) and not unusable_because(element)
+        ]
 
 
 def _settle(lists: _Lists, asked: Mapping[str, _Asker]) -> tuple[_Reached, set[str]]:
@@ -187,6 +198,10 @@ def _follow(lists: _Lists, asked: Mapping[str, _Asker], without: set[str], hollo
 
 
 def _check(lists: _Lists, asked: Mapping[str, _Asker], reached: _Reached) -> None:
+    for name, asker in reached.members.items():
+        reason = unusable_because(lists.catalogue.elements[name])
+        if reason:
+            raise _unusable(name, reason, asker)
     for name, asker in reached.missing.items():
         if name not in reached.providers:
             raise _not_found(lists, name, asker)
@@ -209,6 +224,13 @@ def _check(lists: _Lists, asked: Mapping[str, _Asker], reached: _Reached) -> Non
 def _operating_system_hint(lists: _Lists) -> str:
     systems = lists.who_could_provide(OPERATING_SYSTEM)
     return f"add one of {', '.join(systems)}" if systems else "put an operating system's element on ELEMENTS_PATH"
+
+
+def _unusable(name: str, reason: str, asker: _Asker) -> ElementError:
+    leave_out = f"{asker.element}, which needs it" if asker.element else name
+    return ElementError(
+        f"the element {name} cannot be used: {reason}", hint=f"leave out {leave_out}", where=asker.where
+    )
 
 
 def _not_found(lists: _Lists, name: str, asker: _Asker) -> ElementError:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
+from dibble import registry
 from dibble.elements import engine_verbs
-from dibble.errors import DibbleError, FetchError, UsageError
+from dibble.errors import DibbleError, FetchError, PackageError, UsageError
 from dibble.events import OutputLine
 from dibble.packages.base import BootstrapRequest, request_data
 from dibble.store.layers import Input
@@ -315,9 +316,16 @@ class Engine:
 
 
 def _bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
-    """`bootstrap apt --suite …` as a request. Raises UsageError."""
+    """`bootstrap apt --suite …` as a request. Raises UsageError; PackageError for a manager that we lack."""
+    kind = words[0] if words else ""
+    known = registry.names("package_managers")
+    if kind not in known:
+        raise PackageError(
+            f'dibble has no package manager "{kind}" that could begin a system, only {" and ".join(known)}',
+            hint="begin with another distribution, or with a file system of this one (DIB_LOCAL_IMAGE)",
+        )
     parser = _Parser("dib-engine bootstrap", add_help=False)
-    parser.add_argument("kind", choices=["apt"])
+    parser.add_argument("kind", choices=known)
     parser.add_argument("--suite", required=True)
     parser.add_argument("--arch", required=True)
     parser.add_argument("--mirror", action="append", required=True)

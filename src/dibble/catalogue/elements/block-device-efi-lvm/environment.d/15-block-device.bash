@@ -1,0 +1,9 @@
+# shellcheck shell=bash
+case "${ARCH:-}" in
+    ppc*)
+        echo "block-device-efi-lvm: $ARCH machines have no UEFI. Use block-device-gpt or block-device-mbr." >&2
+        exit 1
+        ;;
+esac
+
+export DIB_BLOCK_DEVICE=efi

@@ -1,0 +1,2 @@
+# shellcheck shell=bash
+export YUM=${YUM:-dnf}
