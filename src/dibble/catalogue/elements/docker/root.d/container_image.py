@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Unpacks an image of a container registry, or of a `docker save` archive, into a directory.
 
-Sources: OCI distribution specification 1.1 (pull, tokens), OCI image specification 1.1 (indices, whiteouts); for archives
-the manifest.json that Docker writes.
+Sources: OCI distribution specification 1.1 (pull, tokens), OCI image specification 1.1 (indices, whiteouts); for
+archives the manifest.json that Docker writes.
 """
 
 from __future__ import annotations
@@ -89,8 +89,6 @@ class Registry:
                 if error.code == 401 and attempt == 1 and challenge.lower().startswith("bearer "):
                     self._token = _token_of(challenge)
                     continue
-                if error.code in (401, 403, 404):
-                    raise PullError(f"{self.reference.registry} does not give {url}: {error.code} {error.reason}") from error
                 raise PullError(f"{url}: {error.code} {error.reason}") from error
             except OSError as error:
                 raise PullError(f"{url} cannot be reached: {error}") from error

@@ -22,7 +22,8 @@ def header(kind: str, architecture: str, name: str, load: int, entry: int, data:
     """The 64 bytes of the header; its own checksum counts as zero while it is computed."""
 
     def packed(checksum: int) -> bytes:
-        words = (MAGIC, checksum, int(os.environ.get("SOURCE_DATE_EPOCH", "0")), len(data), load, entry, zlib.crc32(data))
+        made = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+        words = (MAGIC, checksum, made, len(data), load, entry, zlib.crc32(data))
         codes = (LINUX, ARCHITECTURES[architecture], KINDS[kind], NOT_COMPRESSED)
         return struct.pack(">7I4B32s", *words, *codes, name.encode()[: NAME_LENGTH - 1])
 
