@@ -528,10 +528,11 @@ def python(ourselves: Person) -> Image:
     if not list(index.glob("glean-1.25.1-*.whl")):
         subprocess.run(pip, check=True)
     (index / "index.html").write_text("".join(f'<a href="{p.name}">{p.name}</a>\n' for p in index.glob("*.whl")))
-    words = "debian-minimal ensure-venv mellanox nm-dhcp-ib-interfaces pip-and-virtualenv pip-cache pypi"
+    words = "debian-minimal ensure-venv mellanox nm-dhcp-ib-interfaces pip-and-virtualenv pip-cache pypi simple-init"
     words += " uses-pip"
     variables = {
         "DIB_INSTALLTYPE_pip_and_virtualenv": "package",
+        "DIB_INSTALLTYPE_simple_init": "package",
         "DIB_NO_PYPI_PIP": "1",
         "DIB_PIP_RETRIES": "2",
     }
@@ -557,6 +558,14 @@ def test_pip_and_virtual_environments_are_there(python: Image) -> None:
 
 def test_pip_cache_is_where_the_image_does_not_keep_it(python: Image) -> None:
     assert python.lines("etc/pip-cache-dir") == ["/tmp/pip"]
+
+
+def test_simple_init_leaves_the_network_to_glean(python: Image) -> None:
+    assert "opt/glean/bin/glean" in python.modes
+    assert python.enabled("glean-early.service")
+    assert "glean@" in python.text["etc/udev/rules.d/99-glean.rules"]
+    assert [path for path in python.modes if path.startswith("etc/network/interfaces.d/")] == []
+    assert python.lines(f"{CLOUD}/91-dib-cloud-init-datasources.cfg") == ["datasource_list: [None]"]
 
 
 def test_mellanox_modules_are_loaded_at_boot(python: Image) -> None:
