@@ -68,6 +68,7 @@ def test_only_one_file_starts_programs() -> None:
     users = {
         str(path.relative_to(SOURCE))
         for path in SOURCE.rglob("*.py")
+        if path.relative_to(SOURCE).parts[0] != "catalogue"  # programs of elements run in a build, not in dibble
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Import) and any(alias.name == "subprocess" for alias in node.names)
     }
