@@ -14,7 +14,7 @@ import stat
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from dibble.elements.phases import BY_DIRECTORY, sees
+from dibble.elements.phases import BY_DIRECTORY, READ_BY_NAME, sees
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +30,8 @@ _LOOKS_AROUND = re.compile(
     rb"(?m)^[^#\n]*(?:" + _PLACE + rb"[^\n]*" + _LISTING + rb"|" + _LISTING + rb"[^\n]*" + _PLACE + rb")"
 )
 _NUMBER = re.compile(r"[0-9]+")
+LIBRARY = ".dibble/lib/"
+"""Where the manifest has the shell libraries (`_LIB`), which lie outside the hooks tree."""
 
 Manifest = MappingProxyType[str, str]
 """Path relative to the hooks root → fingerprint."""
@@ -115,9 +117,13 @@ def visible(manifest: Manifest, phase: str, script: str, text: bytes) -> dict[st
         top, slash, rest = name.partition("/")
         if not sees(phase, name):
             return False
+        if name.startswith(LIBRARY):
+            return b"_LIB" in text
         if top == phase:
             is_other_script = bool(slash) and rest != script and _is_script(rest, manifest[name])
             return not is_other_script or looks_around or works_on_hooks or os.fsencode(rest) in text
+        if top in READ_BY_NAME:
+            return works_on_hooks or top.encode() in text or looks_around
         return top not in BY_DIRECTORY or works_on_hooks or f"{top}/".encode() in text or looks_around
 
     return {name: mark for name, mark in manifest.items() if is_shown(name)}

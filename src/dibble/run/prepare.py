@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble import __version__
 from dibble.elements.assemble import element_set
 from dibble.errors import DiskLayoutError, OutputError, UsageError
-from dibble.plan.manifest import digest, manifest_of
+from dibble.plan.manifest import LIBRARY, digest, manifest_of
 from dibble.plan.refresh import Refresh
 from dibble.registry import load
 from dibble.run.environment import COMMANDS, image_environment
@@ -138,6 +138,7 @@ def prepare(request: Request, events: Events) -> Build:
         environment=request.environment,
     )
     names = tuple(element.name for element in elements.elements)
+    request = replace(request, outputs=formats_to_write(request, names, events))
     choice = choose_block_device(elements.elements, request.arch, request.block_device_config, request.elements)
     # Text from a recipe stands in that file; a file that either names is its own place.
     source = choice.source if choice.source != VARIABLE else request.block_device_source or VARIABLE
@@ -174,7 +175,8 @@ def prepare(request: Request, events: Events) -> Build:
         },
     )
     sources = {name: hook.path for name, hook in elements.hooks.files.items()}
-    commands = {f"{COMMANDS}/{path.name}": path for path in sorted((CATALOGUE / "bin").iterdir())}
+    own = {f"{COMMANDS}/{path.name}": path for path in sorted((CATALOGUE / "bin").iterdir())}
+    own.update({f"{LIBRARY}{path.name}": path for path in sorted((CATALOGUE / "lib").iterdir())})
     return Build(
         request=request,
         events=events,
@@ -184,14 +186,30 @@ def prepare(request: Request, events: Events) -> Build:
         fstab=fstab_text(graph),
         environment=environment,
         late=_device_names(graph),
-        sources={**sources, **commands},
+        sources={**sources, **own},
         element_files=_element_files(elements),
-        manifest=manifest_of(elements.hooks, commands),
+        manifest=manifest_of(elements.hooks, own),
         store=store,
         epoch=epoch,
         tools_identity=_tools_identity(request, store, events),
         remote=remote_store(request, events),
     )
+
+
+NO_FINAL_IMAGE = "no-final-image"
+
+
+def formats_to_write(request: Request, names: Sequence[str], events: Events) -> tuple[str, ...]:
+    """The formats to write: none that is made of a disk for a ramdisk, or where an element's name has `no-final-image`
+    in it (contract.md 1.4); what such a build is for, its hooks leave beside the image."""
+    marks = [name for name in names if NO_FINAL_IMAGE in name]
+    if not request.ramdisk and not marks:
+        return request.outputs
+    kept = tuple(name for name in request.outputs if load("outputs", name).info.reads == "tree")
+    left_out = [name for name in request.outputs if name not in kept]
+    if left_out and not request.ramdisk:
+        events.note(f"no {' or '.join(left_out)} is made: {' and '.join(marks)} is among the elements")
+    return kept
 
 
 RUNS = {"x86_64": ("amd64", "i386"), "aarch64": ("arm64",), "ppc64le": ("ppc64el",), "riscv64": ("riscv64",)}
