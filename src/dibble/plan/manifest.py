@@ -29,6 +29,10 @@ _LISTING = rb"(?:/\*|\*/|\b(?:ls|find|cp|rsync|tar|run-parts)\b|\bfor\b)"
 _LOOKS_AROUND = re.compile(
     rb"(?m)^[^#\n]*(?:" + _PLACE + rb"[^\n]*" + _LISTING + rb"|" + _LISTING + rb"[^\n]*" + _PLACE + rb")"
 )
+# A use of the hooks tree that may lead to any of its directories; the commands in bin/ lead nowhere else.
+_GOES_THROUGH_HOOKS = re.compile(
+    rb"\$(?:TMP_HOOKS_PATH\b|\{TMP_HOOKS_PATH\})(?!/bin/)|['\"]TMP_HOOKS_PATH['\"]|dib_build\.image|\$\{?_LIB\b"
+)
 _NUMBER = re.compile(r"[0-9]+")
 LIBRARY = ".dibble/lib/"
 """Where the manifest has the shell libraries (`_LIB`), which lie outside the hooks tree."""
@@ -111,6 +115,7 @@ def visible(manifest: Manifest, phase: str, script: str, text: bytes) -> dict[st
     `text` is the script's, with those of the commands in bin/ that it names.
     """
     looks_around = _LOOKS_AROUND.search(text) is not None or f"{phase}/".encode() in text
+    goes_through_hooks = _GOES_THROUGH_HOOKS.search(text) is not None
     works_on_hooks = any(word in text for word in (b"TMP_HOOKS_PATH", b"dib_build.image", b"$_LIB", b"${_LIB"))
 
     def is_shown(name: str) -> bool:
@@ -123,7 +128,7 @@ def visible(manifest: Manifest, phase: str, script: str, text: bytes) -> dict[st
             is_other_script = bool(slash) and rest != script and _is_script(rest, manifest[name])
             return not is_other_script or looks_around or works_on_hooks or os.fsencode(rest) in text
         if top in READ_BY_NAME:
-            return works_on_hooks or top.encode() in text or looks_around
+            return goes_through_hooks or top.encode() in text or looks_around
         return top not in BY_DIRECTORY or works_on_hooks or f"{top}/".encode() in text or looks_around
 
     return {name: mark for name, mark in manifest.items() if is_shown(name)}
