@@ -24,6 +24,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "plan": "dibble.cli.plan:plan",
         "shell": "dibble.cli.shell:shell",
         "disk-image-create": "dibble.cli.disk_image_create:disk_image_create",
+        "ramdisk-image-create": "dibble.cli.disk_image_create:ramdisk_image_create",
         "tools": "dibble.cli.tools:tools",
     },
     "package_managers": {

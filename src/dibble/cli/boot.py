@@ -33,6 +33,10 @@ _MOMENTS = {"output": "first output", "kernel": "kernel", "prompt": "prompt", "s
     short_help="Boot an image in QEMU and see it come up.",
 )
 @click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "--initrd", type=click.Path(path_type=Path), metavar="FILE", help="IMAGE is a kernel, with this initial ramdisk."
+)
+@click.option("--append", default="", metavar="TEXT", help="For the kernel's command line, with --initrd.")
 @click.option("--firmware", type=click.Choice(["auto", "bios", "uefi"]), default="auto", help="Default: by the image.")
 @click.option(
     "-a", "--arch", type=click.Choice(["auto", "amd64", "i386", "arm64"]), default="auto", help="Default: by the image."
@@ -66,6 +70,7 @@ def boot(image: Path, **options: Any) -> int:
     \b
     dibble boot image.qcow2
     dibble boot image.qcow2 --login devuser --password x --command 'systemctl is-system-running'
+    dibble boot ramdisk.kernel --initrd ramdisk.initramfs --marker 'text that it says'
     """
     from dibble.evidence.boot_test import check_request
 
@@ -89,6 +94,8 @@ def _request(image: Path, options: dict[str, Any]) -> BootRequest:
         raise UsageError("a password without a user", hint="give --login USER as well")
     return BootRequest(
         image=image.resolve(),  # the sandbox shows files at their real places
+        initrd=options["initrd"].resolve() if options["initrd"] else None,
+        append=options["append"],
         arch=None if options["arch"] == "auto" else options["arch"],
         firmware=None if options["firmware"] == "auto" else options["firmware"],
         memory_mib=options["memory_mib"],
@@ -197,7 +204,9 @@ class _Verb:
             stack.callback(mounts.unmount_all_below, session.path)
             toolbox = tools_view(store, session, lowers, tree.identity_of(group))
             assert toolbox.root is not None
-            for number, path in enumerate(image_head.files_of(self._request.image)):
+            initrd = self._request.initrd
+            files = [self._request.image, initrd] if initrd else image_head.files_of(self._request.image)
+            for number, path in enumerate(files):
                 writable = self._request.writable and number == 0
                 mounts.bind_at(path, toolbox.root, read_only=not writable)
             scratch = session.path / "boot"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EX_SOFTWARE = 70  # sysexits(3): an internal fault
 SIGNALLED = 128  # what shells add to a signal's number
 
-COMPATIBLE = frozenset({"disk-image-create"})
+COMPATIBLE = frozenset({"disk-image-create", "ramdisk-image-create"})
 """Verbs with the command line of DIB, which ends with 1 for whatever the user got wrong (contract.md 1.5)."""
 
 

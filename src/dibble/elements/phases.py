@@ -38,6 +38,10 @@ PHASES = (
     Phase("cleanup.d", "outside"),
 )
 
+READ_BY_NAME = frozenset({"init.d", "binary-deps.d", "udev.d", "ramdisk-install.d", "dracut-drivers.d"})
+"""Directories of ramdisks, which two or three scripts read and name (contract.md 2.6). Those that do not name one do
+not see it, like another phase's: so an edited piece of a ramdisk's init does not rebuild the packages."""
+
 BY_DIRECTORY = {phase.directory: phase for phase in PHASES}
 
 

@@ -77,6 +77,10 @@ class BootRequest:
     """
 
     image: Path
+    initrd: Path | None = None
+    """With it, the image is a kernel, which is started with this initial ramdisk and no disk."""
+    append: str = ""
+    """For the kernel's command line, after the console."""
     arch: qemu.Arch | None = None
     firmware: image_head.FirmwareKind | None = None
     memory_mib: int = 1024
@@ -127,7 +131,8 @@ class Bench:
 
 def arch_of(request: BootRequest, bench: Bench) -> qemu.Arch:
     """The architecture asked for, or what the image tells, or the machine's own. Raises BootError, ToolFailed."""
-    return request.arch or _look(request.image, bench)[2] or _known(bench.host_arch) or "amd64"
+    told = _look(request.image, bench)[2] if request.initrd is None else None
+    return request.arch or told or _known(bench.host_arch) or "amd64"
 
 
 def _look(image: Path, bench: Bench) -> tuple[str, image_head.Partitions, qemu.Arch | None]:
@@ -142,6 +147,8 @@ def _look(image: Path, bench: Bench) -> tuple[str, image_head.Partitions, qemu.A
 
 def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
     """Look at the image and decide what machine it gets. Raises BootError, ToolFailed."""
+    if request.initrd is not None:
+        return _direct_guest(request, bench, request.initrd)
     image_format, partitions, _ = _look(request.image, bench)
     arch = arch_of(request, bench)
     firmware = request.firmware or image_head.firmware_for(partitions, arch)
@@ -158,6 +165,22 @@ def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
         flash=flash,
         network=request.network,
         writable=request.writable,
+    )
+
+
+def _direct_guest(request: BootRequest, bench: Bench, initrd: Path) -> qemu.Guest:
+    arch = arch_of(request, bench)
+    uefi = request.firmware == "uefi"
+    return qemu.Guest(
+        arch=arch,
+        image=bench.toolbox.path(request.image),
+        image_format="kernel",
+        accelerator=accelerator_for(arch, bench),
+        memory_mib=request.memory_mib,
+        cpus=request.cpus,
+        flash=qemu.flash_for(arch, bench.toolbox, bench.scratch) if uefi else None,
+        network=request.network,
+        direct=qemu.Direct(bench.toolbox.path(initrd), request.append),
     )
 
 
@@ -351,6 +374,14 @@ def check_request(request: BootRequest) -> None:
     """Raise UsageError or BootError for what can be told without starting anything."""
     if not request.image.is_file():
         raise UsageError(f"there is no image {request.image}", hint="give the path of a disk image (raw or qcow2)")
+    if request.initrd is not None and not request.initrd.is_file():
+        raise UsageError(f"there is no initial ramdisk {request.initrd}", hint="give the path of NAME.initramfs")
+    if request.append and request.initrd is None:
+        raise UsageError(
+            "a disk's boot loader has the kernel's command line", hint="--append is for a kernel with --initrd"
+        )
+    if request.writable and request.initrd is not None:
+        raise UsageError("a kernel with an initial ramdisk has no disk to write to", hint="leave --writable out")
     if request.commands and request.login is None:
         raise UsageError("commands need somebody who runs them", hint="give --login USER, and --password if it has one")
     if request.marker == "":

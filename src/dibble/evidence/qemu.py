@@ -35,6 +35,9 @@ _ACCELERATED = {"amd64": ("amd64", "i386"), "arm64": ("arm64",)}
 _PROGRAMS = {"amd64": "qemu-system-x86_64", "i386": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
 _EMULATED_CPU = {"amd64": "max", "i386": "max", "arm64": "cortex-a57"}  # arm64's max spends its time on pointer keys
 
+_CONSOLES = {"amd64": "ttyS0,115200", "i386": "ttyS0,115200", "arm64": "ttyAMA0"}
+"""The kernel's names of the machines' first serial line."""
+
 # Without the card's own program, which would look for something to boot on the network.
 _NETWORK = ("-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile=")
 
@@ -78,8 +81,19 @@ class Flash:
 
 
 @dataclass(frozen=True, slots=True)
+class Direct:
+    """What QEMU starts itself, without a boot loader: an initial ramdisk, as the tools see it, and a command line."""
+
+    initrd: str
+    append: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
-    """A machine to start. `image` is a path as the tools see it; without `flash` the firmware is the BIOS."""
+    """A machine to start. `image` is a path as the tools see it; without `flash` the firmware is the BIOS.
+
+    With `direct`, the image is a kernel and there is no disk.
+    """
 
     arch: Arch
     image: str
@@ -90,6 +104,7 @@ class Guest:
     flash: Flash | None = None
     network: bool = True
     writable: bool = False
+    direct: Direct | None = None
 
 
 def command_line(guest: Guest, *, serial: int, control: int) -> tuple[str, ...]:
@@ -105,7 +120,7 @@ def command_line(guest: Guest, *, serial: int, control: int) -> tuple[str, ...]:
         *("-cpu", "host" if guest.accelerator.name == "kvm" else _EMULATED_CPU[guest.arch]),
         *("-smp", str(guest.cpus), "-m", str(guest.memory_mib)),
         *_firmware(guest),
-        *("-drive", _disk(guest), "-device", "virtio-blk-pci,drive=disk,bootindex=0"),
+        *_boot_from(guest),
         *(_NETWORK if guest.network else ("-nic", "none")),
         *("-device", "virtio-rng-pci"),
         *("-chardev", f"socket,id=serial,fd={serial}", "-serial", "chardev:serial"),
@@ -130,6 +145,14 @@ def _firmware(guest: Guest) -> tuple[str, ...]:
         *("-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"),
         *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
     )
+
+
+def _boot_from(guest: Guest) -> tuple[str, ...]:
+    if guest.direct is None:
+        return ("-drive", _disk(guest), "-device", "virtio-blk-pci,drive=disk,bootindex=0")
+    # These take a path as it is, commas and all.
+    append = f"console={_CONSOLES[guest.arch]} {guest.direct.append}".strip()
+    return ("-kernel", guest.image, "-initrd", guest.direct.initrd, "-append", append)
 
 
 def _disk(guest: Guest) -> str:

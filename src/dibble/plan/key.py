@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dibble.elements.phases import BY_DIRECTORY
-from dibble.plan.manifest import digest, visible
+from dibble.plan.manifest import LIBRARY, digest, visible
 from dibble.plan.step import Key, Step
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def key_of(
         parts["script"] = manifest[script]
         parts.update({f"file {name}": mark for name, mark in seen.items() if name != script})
         texts = [text]
-        texts += [read(n) for n in seen if n.startswith(("environment.d/", "bin/"))]
+        texts += [read(n) for n in seen if n.startswith(("environment.d/", "bin/", LIBRARY))]
         if BY_DIRECTORY[step.phase].sees_all:
             # Here they are gathered and put into the target, where later steps find them.
             parts.update({f"list {n}": hashlib.sha256(t).hexdigest() for n, t in element_files.items()})

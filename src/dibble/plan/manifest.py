@@ -15,7 +15,7 @@ import stat
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from dibble.elements.phases import BY_DIRECTORY, sees
+from dibble.elements.phases import BY_DIRECTORY, READ_BY_NAME, sees
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,7 +30,13 @@ _LISTING = rb"(?:/\*|\*/|\b(?:ls|find|cp|rsync|tar|run-parts)\b|\bfor\b)"
 _LOOKS_AROUND = re.compile(
     rb"(?m)^[^#\n]*(?:" + _PLACE + rb"[^\n]*" + _LISTING + rb"|" + _LISTING + rb"[^\n]*" + _PLACE + rb")"
 )
+# A use of the hooks tree that may lead to any of its directories; the commands in bin/ lead nowhere else.
+_GOES_THROUGH_HOOKS = re.compile(
+    rb"\$(?:TMP_HOOKS_PATH\b|\{TMP_HOOKS_PATH\})(?!/bin/)|['\"]TMP_HOOKS_PATH['\"]|dib_build\.image|\$\{?_LIB\b"
+)
 _NUMBER = re.compile(r"[0-9]+")
+LIBRARY = ".dibble/lib/"
+"""Where the manifest has the shell libraries (`_LIB`), which lie outside the hooks tree."""
 
 Manifest = MappingProxyType[str, str]
 """Path relative to the hooks root → fingerprint."""
@@ -132,15 +138,20 @@ def visible(manifest: Manifest, phase: str, script: str, text: bytes) -> dict[st
     `text` is the script's, with those of the commands in bin/ that it names.
     """
     looks_around = _LOOKS_AROUND.search(text) is not None or f"{phase}/".encode() in text
+    goes_through_hooks = _GOES_THROUGH_HOOKS.search(text) is not None
     works_on_hooks = any(word in text for word in (b"TMP_HOOKS_PATH", b"dib_build.image", b"$_LIB", b"${_LIB"))
 
     def is_shown(name: str) -> bool:
         top, slash, rest = name.partition("/")
         if not sees(phase, name):
             return False
+        if name.startswith(LIBRARY):
+            return b"_LIB" in text
         if top == phase:
             is_other_script = bool(slash) and rest != script and _is_script(rest, manifest[name])
             return not is_other_script or looks_around or works_on_hooks or os.fsencode(rest) in text
+        if top in READ_BY_NAME:
+            return goes_through_hooks or top.encode() in text or looks_around
         return top not in BY_DIRECTORY or works_on_hooks or f"{top}/".encode() in text or looks_around
 
     return {name: mark for name, mark in manifest.items() if is_shown(name)}

@@ -13,7 +13,7 @@ from typing import Literal
 from dibble.recipe import kinds
 from dibble.recipe.kinds import Kind  # noqa: TC001 - dataclass field type
 
-Command = Literal["build", "disk-image-create"]
+Command = Literal["build", "disk-image-create", "ramdisk-image-create"]
 
 
 @dataclass(frozen=True, slots=True)

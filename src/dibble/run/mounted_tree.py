@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.elements.phases import BY_DIRECTORY
+from dibble.elements.phases import BY_DIRECTORY, READ_BY_NAME
 from dibble.plan.manifest import digest
 from dibble.sandbox.mounts import unmount_all
 from dibble.sandbox.workspace import end_leftovers
@@ -143,7 +143,7 @@ def masks_of(step: Step, key: Key, state: State) -> dict[str, list[str]]:
     own = f"{step.phase}/{step.script}"
     for name in state.manifest:
         top, slash, rest = name.partition("/")
-        if slash and top in BY_DIRECTORY:
+        if slash and (top in BY_DIRECTORY or top in READ_BY_NAME):
             shown = masks.setdefault(top, [])
             if name == own or f"file {name}" in key.parts:
                 shown.append(rest)

@@ -14,7 +14,7 @@ from dibble import __version__
 from dibble.elements.assemble import element_set
 from dibble.errors import DiskLayoutError, OutputError, UsageError
 from dibble.events import Note
-from dibble.plan.manifest import digest, manifest_of
+from dibble.plan.manifest import LIBRARY, digest, manifest_of
 from dibble.plan.refresh import Refresh
 from dibble.registry import load
 from dibble.run.environment import COMMANDS, image_environment
@@ -147,6 +147,7 @@ def prepare(request: Request, events: Events) -> Build:
         environment=request.environment,
     )
     names = tuple(element.name for element in elements.elements)
+    request = replace(request, outputs=formats_to_write(request, names, events))
     choice = choose_block_device(elements.elements, request.arch, request.block_device_config, request.elements)
     # Text from a recipe stands in that file; a file that either names is its own place.
     source = choice.source if choice.source != VARIABLE else request.block_device_source or VARIABLE
@@ -183,8 +184,9 @@ def prepare(request: Request, events: Events) -> Build:
         },
     )
     sources = {name: hook.path for name, hook in elements.hooks.files.items()}
-    commands = {f"{COMMANDS}/{path.name}": path for path in sorted((CATALOGUE / "bin").iterdir())}
-    manifest = manifest_of(elements.hooks, commands)
+    own = {f"{COMMANDS}/{path.name}": path for path in sorted((CATALOGUE / "bin").iterdir())}
+    own.update({f"{LIBRARY}{path.name}": path for path in sorted((CATALOGUE / "lib").iterdir())})
+    manifest = manifest_of(elements.hooks, own)
     element_files = _element_files(elements)
     elements = _checked(elements, manifest, element_files, Facts(store))
     return Build(
@@ -196,7 +198,7 @@ def prepare(request: Request, events: Events) -> Build:
         fstab=fstab_text(graph),
         environment=environment,
         late={**_device_names(graph), **_size_in_kib(request)},
-        sources={**sources, **commands},
+        sources={**sources, **own},
         element_files=element_files,
         manifest=manifest,
         store=store,
@@ -204,6 +206,22 @@ def prepare(request: Request, events: Events) -> Build:
         tools_identity=_tools_identity(request, store, events),
         remote=remote_store(request, events),
     )
+
+
+NO_FINAL_IMAGE = "no-final-image"
+
+
+def formats_to_write(request: Request, names: Sequence[str], events: Events) -> tuple[str, ...]:
+    """The formats to write: none that is made of a disk for a ramdisk, or where an element's name has `no-final-image`
+    in it (contract.md 1.4); what such a build is for, its hooks leave beside the image."""
+    marks = [name for name in names if NO_FINAL_IMAGE in name]
+    if not request.ramdisk and not marks:
+        return request.outputs
+    kept = tuple(name for name in request.outputs if load("outputs", name).info.reads == "tree")
+    left_out = [name for name in request.outputs if name not in kept]
+    if left_out and not request.ramdisk:
+        events.note(f"no {' or '.join(left_out)} is made: {' and '.join(marks)} is among the elements")
+    return kept
 
 
 RUNS = {"x86_64": ("amd64", "i386"), "aarch64": ("arm64",), "ppc64le": ("ppc64el",), "riscv64": ("riscv64",)}

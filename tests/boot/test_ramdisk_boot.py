@@ -1,0 +1,61 @@
+"""Ramdisks start in QEMU, run the pieces of their init, and switch the machine off."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests import ramdisks
+
+from dibble.sandbox.tools import host_arch
+
+pytestmark = [
+    pytest.mark.boot,
+    pytest.mark.skipif(host_arch() != "amd64", reason="the kernel is amd64's"),
+]
+
+NEVER = "a text that nobody says"
+
+
+def boot(name: str, *words: str, marker: str = NEVER) -> tuple[dict[str, Any], str]:
+    """Boot a ramdisk until it says `marker`, or ends; the result, and all that it said."""
+    made = ramdisks.ramdisk(name)
+    log = made.place / "serial.log"
+    done = made.person.dibble(
+        *("boot", made.kernel, "--initrd", made.initramfs, "--json", "--timeout", "600", "--serial-log", log),
+        *("--marker", marker, *words),
+        check=False,
+        timeout=1200,
+    )
+    lines = done.stdout.splitlines()
+    assert lines, done.stderr
+    result: dict[str, Any] = json.loads(lines[-1])
+    return result, log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize("name", ["busybox", "dracut"])
+def test_the_pieces_of_init_run_and_the_memory_is_tested(name: str, debian_packages: None) -> None:
+    append = "hwburnin_mib=64 ip=10.0.2.15::10.0.2.2:255.255.255.0 troubleshoot=0 panic=1"
+    result, said = boot(name, "--append", append)
+    assert "Kernel panic" not in said
+    for line in (
+        "probe: runs after 20-init-variables, troubleshoot=0",
+        "probe: address 10.0.2.15",
+        "probe: ba9c736f",  # of the SHA-256 of "probe"
+        "probe: udev rule",
+        *(["probe: installed"] if name == "busybox" else []),
+        "probe: module",
+        "hwburnin: pass 2 of 2, 64 MiB",
+        "hwburnin: passed",
+    ):
+        assert line in said, said[-3000:]
+    assert "ERROR" not in said
+    # It switched itself off, while we waited for what does not come.
+    assert result["error"]["message"].startswith("the guest ended"), said[-3000:]
+
+
+def test_a_whole_image_runs_from_memory(debian_packages: None) -> None:
+    result, said = boot("whole", "--memory", "3072", marker="login:")
+    assert result["ok"] is True, said[-3000:]
+    assert "Debian GNU/Linux 13" in said
