@@ -75,10 +75,17 @@ def test_cache() -> Path:
     return cache
 
 
+def keep_small(person: Person) -> None:
+    """Leave what the next run of the tests is most likely to want: every change of dibble makes new layers."""
+    person.dibble("cache", "gc", "--max-size", "8")
+
+
 @pytest.fixture(scope="session")
-def ourselves() -> Person:
+def ourselves() -> Iterator[Person]:
     """Whoever runs the tests, root in CI."""
-    return people.ourselves()
+    person = people.ourselves()
+    yield person
+    keep_small(person)
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +95,4 @@ def ordinary_user(debian_packages: None, test_cache: Path) -> Iterator[Person]:
     yield person
     if os.getuid() == 0:
         people.share_downloads(test_cache, person)
+        keep_small(person)

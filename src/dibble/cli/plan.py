@@ -64,7 +64,7 @@ def plan(words: tuple[str, ...], as_json: bool, as_dot: bool, resolve: bool, sho
 def plan_for(request: Request, *, resolve: bool = True) -> Plan:
     """The plan with all that can be said before building; with `resolve`, the packages of steps that will run."""
     from dibble.events import Events
-    from dibble.run.planner import make_plan
+    from dibble.run.planner import make_plan, with_packages
     from dibble.run.prepare import prepare
 
     known = prepare(request, Events())
@@ -76,4 +76,4 @@ def plan_for(request: Request, *, resolve: bool = True) -> Plan:
     foreseen, reason = foreseen_or_reason(known, plan)
     if reason:
         click.echo(f"WARNING: what packages are needed cannot be told: {reason}", err=True)
-    return make_plan(known, details=True, foreseen=foreseen).plan
+    return with_packages(known, plan, foreseen)

@@ -71,6 +71,19 @@ def make_plan(build: Build, *, details: bool = False, foreseen: Foreseen | None 
     return Planning(plan, walk, state)
 
 
+def with_packages(build: Build, plan: Plan, foreseen: Foreseen) -> Plan:
+    """The plan with the packages of steps that will run; made anew only where these bring a further step."""
+    names = {name for requests in foreseen.values() for request in requests for name, *_ in request.get("install", ())}
+    if names & INITRAMFS_PACKAGES and not any(planned.step.phase.startswith("initramfs") for planned in plan.steps):
+        return make_plan(build, details=True, foreseen=foreseen).plan
+
+    def told(planned: PlannedStep) -> PlannedStep:
+        requests = None if planned.status == "cached" else foreseen.get(planned.step.id)
+        return planned if requests is None else replace(planned, packages=_packages(requests, _held_by(build)))
+
+    return replace(plan, steps=tuple(told(planned) for planned in plan.steps))
+
+
 @dataclass(slots=True)
 class _Foresight:
     """Notes each step of a walk. `first` is the first step that runs and may change the tree."""
@@ -127,7 +140,7 @@ class _Foresight:
                 seconds=old.seconds if old else None,
                 bytes=old.bytes if old else None,
                 network=old.network if old else (),
-                packages=_packages(requests, self._is_held) if requests is not None else None,
+                packages=_packages(requests, _held_by(self.build)) if requests is not None else None,
             )
         )
         changes_tree = old is None or old.tree != old.tree_before
@@ -210,11 +223,13 @@ class _Foresight:
             place=place,
         )
 
-    def _is_held(self, sha256: str) -> bool:
-        from dibble.packages.fetch import blob_path
 
-        store = self.build.store
-        return (store.packages / sha256[:2] / sha256).exists() or blob_path(store.blobs, sha256).exists()
+def _held_by(build: Build) -> Callable[[str], bool]:
+    """Whether a package, by its sha256, is in the store."""
+    from dibble.packages.fetch import blob_path
+
+    store = build.store
+    return lambda sha256: (store.packages / sha256[:2] / sha256).exists() or blob_path(store.blobs, sha256).exists()
 
 
 def _packages(requests: Sequence[Mapping[str, Any]], is_held: Callable[[str], bool]) -> tuple[PlannedPackage, ...]:
