@@ -19,7 +19,8 @@ from tests.build.debian_trees import differences, in_names, of_root, of_tar
 
 from dibble.errors import DibbleError
 from dibble.events import Activity, Events, Note
-from dibble.packages.apt import Apt, AptSettings
+from dibble.packages.apt import Apt
+from dibble.packages.apt_decide import AptSettings
 from dibble.packages.apt_marks import STATES
 from dibble.packages.apt_resolve import PRINT, AptTransaction, parse_transaction
 from dibble.packages.base import BootstrapRequest

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dibble.events import Events
-    from dibble.packages.apt import AptSettings
+    from dibble.packages.apt_decide import AptSettings
     from dibble.packages.base import Package
 
 KERNEL = "linux-image-"

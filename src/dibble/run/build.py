@@ -270,7 +270,8 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
 def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None = None) -> Executor:
     import shutil
 
-    from dibble.packages.apt import Apt, AptSettings
+    from dibble.packages.apt import Apt
+    from dibble.packages.apt_decide import AptSettings
     from dibble.packages.kernel_modules import SCRATCH_BYTES
     from dibble.run.executor import Executor
 
