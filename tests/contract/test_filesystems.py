@@ -30,6 +30,7 @@ SIZE = 96 << 20
 EPOCH = 1_700_000_000
 UUID_OF_TEST = UUID("0d1bb1e0-1234-5678-9abc-def012345678")
 KINDS = names("filesystems", installed=False)
+FEWEST_CLUSTERS = {12: 1, 16: 4085, 32: 65525}  # what a file system is told by, whatever its header says
 EXT = ("ext2", "ext3", "ext4")
 
 
@@ -143,6 +144,32 @@ def test_vfat_holds_the_files(test_cache: Path, tmp_path: Path) -> None:
     assert check.returncode == 0, check.stdout + check.stderr
     read = subprocess.run(["mcopy", "-i", alone, "::/folder/data", "-"], capture_output=True, check=True)
     assert read.stdout == b"x" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("mib", "options", "bits"), [(4, (), 12), (10, (), 16), (192, (), 16), (192, ("-F", "32"), 32), (550, (), 32)]
+)
+def test_vfat_suits_the_size_of_its_partition_not_of_the_disk(
+    mib: int, options: tuple[str, ...], bits: int, test_cache: Path
+) -> None:
+    def work(toolbox: Toolbox, directory: Path) -> bytes:
+        image = directory / "disk.raw"
+        with image.open("wb") as file:
+            file.truncate(2 << 30)
+        content = fill(directory, full=False)
+        place = Place(image, Extent("image0", OFFSET, mib << 20), content, toolbox, Events(), EPOCH)
+        load("filesystems", "vfat")().write(node("vfat", *options), place)
+        alone = directory / "alone"
+        with image.open("rb") as file:
+            file.seek(OFFSET)
+            alone.write_bytes(file.read(mib << 20))
+        toolbox.run(["fsck.vfat", "-n", toolbox.path(alone)])
+        return alone.read_bytes()[:512]
+
+    sector = with_tools(test_cache, work)
+    kind = sector[0x52:0x5A] if bits == 32 else sector[0x36:0x3E]
+    assert kind == f"FAT{bits}".ljust(8).encode()
+    assert FEWEST_CLUSTERS[bits] <= (mib << 20) * 0.99 // 512 // sector[0x0D] < 1 << bits
 
 
 def test_vfat_refuses_what_it_cannot_hold(test_cache: Path) -> None:
