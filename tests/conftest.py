@@ -75,24 +75,32 @@ def test_cache() -> Path:
     return cache
 
 
-def keep_small(person: Person) -> None:
-    """Leave what the next run of the tests is most likely to want: every change of dibble makes new layers."""
-    person.dibble("cache", "gc", "--max-size", "8")
+BUILDERS: list[Person] = []
+"""Who has built since the session began."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_caches() -> Iterator[None]:
+    """After each file with tests leave of the caches what the next is most likely to want: disks are not endless."""
+    yield
+    for person in BUILDERS:
+        if (person.cache / "layers").is_dir():
+            person.dibble("cache", "gc", "--max-size", "6")
 
 
 @pytest.fixture(scope="session")
-def ourselves() -> Iterator[Person]:
+def ourselves() -> Person:
     """Whoever runs the tests, root in CI."""
     person = people.ourselves()
-    yield person
-    keep_small(person)
+    BUILDERS.append(person)
+    return person
 
 
 @pytest.fixture(scope="session")
 def ordinary_user(debian_packages: None, test_cache: Path) -> Iterator[Person]:
     """An ordinary user with subordinate ids, a checkout of this repository and a cache."""
     person = people.ordinary_user()
+    BUILDERS.append(person)
     yield person
     if os.getuid() == 0:
         people.share_downloads(test_cache, person)
-        keep_small(person)
