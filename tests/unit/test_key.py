@@ -93,6 +93,7 @@ def test_a_script_that_looks_at_others_of_its_phase_depends_on_them(text: bytes)
     [
         b"echo hello",
         b'package-installs -d "$(dirname "$0")"',
+        b"for program in /usr/bin/${0##*/}; do :; done",
         b"package-installs-v2 --phase install.d /tmp/x",
         b"# see $0 and find",
     ],

@@ -87,6 +87,8 @@ def test_pieces_of_a_ramdisk_and_the_libraries_count_for_scripts_that_name_them(
     assert shown(b'cat "$(dirname "$0")/../init.d/20-x"') == {"static/x", "init.d/20-x"}
     assert shown(b'"$TMP_HOOKS_PATH/bin/cache-url" x; [ -z "${TMP_HOOKS_PATH:-}" ]') == {"static/x"}
     assert "init.d/20-x" in shown(b'ls "$TMP_HOOKS_PATH"')
+    assert "init.d/20-x" in shown(b"ls $(dirname $0)/..")
+    assert "init.d/20-x" not in shown(b'for one in "$(dirname "$0")"/../bin/*; do :; done; ls /etc/init.d')
     assert f"{LIBRARY}img-functions" in shown(b'source "$_LIB/img-functions"')
 
 

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 _SCRIPT_NAME = re.compile(r"[A-Za-z0-9_-]+")  # contract.md 1.8; a dot makes it data
 # A line with the script's own place and something that lists a directory or goes through one.
-_PLACE = rb"(?:\$0|\$\{0|BASH_SOURCE|in_target\.d)"
+# "${0##*/}" is its name alone.
+_PLACE = rb"(?:\$0|\$\{0(?!##\*/\})|BASH_SOURCE|in_target\.d)"
 _LISTING = rb"(?:/\*|\*/|\b(?:ls|find|cp|rsync|tar|run-parts)\b|\bfor\b)"
 _LOOKS_AROUND = re.compile(
     rb"(?m)^[^#\n]*(?:" + _PLACE + rb"[^\n]*" + _LISTING + rb"|" + _LISTING + rb"[^\n]*" + _PLACE + rb")"
 )
+# A line that goes from the script's own place to the directory of all directories, and not on to a certain one.
+_LOOKS_ABOVE = re.compile(rb"(?m)^[^#\n]*" + _PLACE + rb"[^\n]*/\.\.(?!/[A-Za-z0-9_-])")
 # A use of the hooks tree that may lead to any of its directories; the commands in bin/ lead nowhere else.
 _GOES_THROUGH_HOOKS = re.compile(
     rb"\$(?:TMP_HOOKS_PATH\b|\{TMP_HOOKS_PATH\})(?!/bin/)|['\"]TMP_HOOKS_PATH['\"]|dib_build\.image|\$\{?_LIB\b"
@@ -151,10 +154,15 @@ def visible(manifest: Manifest, phase: str, script: str, text: bytes) -> dict[st
             is_other_script = bool(slash) and rest != script and _is_script(rest, manifest[name])
             return not is_other_script or looks_around or works_on_hooks or os.fsencode(rest) in text
         if top in READ_BY_NAME:
-            return goes_through_hooks or top.encode() in text or looks_around
+            return goes_through_hooks or _LOOKS_ABOVE.search(text) is not None or _is_named(top.encode(), text)
         return top not in BY_DIRECTORY or works_on_hooks or f"{top}/".encode() in text or looks_around
 
     return {name: mark for name, mark in manifest.items() if is_shown(name)}
+
+
+def _is_named(directory: bytes, text: bytes) -> bool:
+    """Whether a script speaks of a directory of the hooks tree; /etc/init.d and the like are the target's."""
+    return directory in text.replace(b"/etc/" + directory, b"")
 
 
 def _is_script(name: str, mark: str) -> bool:
