@@ -1,4 +1,4 @@
-"""Elements that other projects have on PyPI, as pip installs them: they resolve, and build where they are for Debian."""
+"""Elements that other projects have on PyPI, as pip installs them: they resolve, and build where they can."""
 
 from __future__ import annotations
 
