@@ -47,6 +47,8 @@ sudo find . -xdev -path './boot/*' -prune -o -path './tmp/*' -prune -o -print | 
 """,
 }
 OUTPUTS = ("ramdisk.kernel", "ramdisk.initramfs")
+ISO = "ramdisk.iso"
+"""Of the kind busybox."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("busybox", ordinary_user, ("ramdisk-image-create", "debian-minimal", "hwburnin", "probe")),
+        Kind("busybox", ordinary_user, ("ramdisk-image-create", "debian-minimal", "hwburnin", "iso", "probe")),
         Kind(
             "dracut",
             ourselves,

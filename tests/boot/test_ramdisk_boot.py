@@ -18,12 +18,13 @@ pytestmark = [
 NEVER = "a text that nobody says"
 
 
-def boot(name: str, *words: str, marker: str = NEVER) -> tuple[dict[str, Any], str]:
+def boot(name: str, *words: str, marker: str = NEVER, iso: bool = False) -> tuple[dict[str, Any], str]:
     """Boot a ramdisk until it says `marker`, or ends; the result, and all that it said."""
     made = ramdisks.ramdisk(name)
+    image = [made.place / ramdisks.ISO] if iso else [made.kernel, "--initrd", made.initramfs]
     log = made.place / "serial.log"
     done = made.person.dibble(
-        *("boot", made.kernel, "--initrd", made.initramfs, "--json", "--timeout", "600", "--serial-log", log),
+        *("boot", *image, "--json", "--timeout", "600", "--serial-log", log),
         *("--marker", marker, *words),
         check=False,
         timeout=1200,
@@ -53,6 +54,13 @@ def test_the_pieces_of_init_run_and_the_memory_is_tested(name: str, debian_packa
     assert "ERROR" not in said
     # It switched itself off, while we waited for what does not come.
     assert result["error"]["message"].startswith("the guest ended"), said[-3000:]
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_an_iso_starts_the_ramdisk(firmware: str, debian_packages: None) -> None:
+    result, said = boot("busybox", "--firmware", firmware, marker="probe: module", iso=True)
+    assert result["ok"] is True, said[-3000:]
+    assert "probe: runs after 20-init-variables" in said
 
 
 def test_a_whole_image_runs_from_memory(debian_packages: None) -> None:

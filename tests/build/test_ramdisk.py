@@ -54,7 +54,7 @@ def files_beside(made: Ramdisk) -> set[str]:
 @pytest.mark.parametrize("name", list(ramdisks.KINDS))
 def test_a_kernel_and_a_ramdisk_are_made_and_no_disk(name: str, debian_packages: None) -> None:
     made = ramdisks.ramdisk(name)
-    assert files_beside(made) == set(ramdisks.OUTPUTS)
+    assert files_beside(made) == {*ramdisks.OUTPUTS, *([ramdisks.ISO] if name == "busybox" else [])}
     for path in (made.kernel, made.initramfs):
         assert path.stat().st_uid == made.person.uid
         assert path.stat().st_size > 1 << 20
@@ -66,6 +66,21 @@ def test_the_pieces_stand_in_init_by_name(busybox: Ramdisk) -> None:
     pieces = re.findall(r"^### init\.d/(.*)$", text_in(busybox.initramfs, "init"), re.MULTILINE)
     assert pieces == ["10-start-udev", "20-init-variables", "30-configure-network", "40-hw-sanity-checks", "65-probe",
                       "70-hwburnin"]  # fmt: skip
+
+
+def test_an_iso_starts_the_kernel_and_the_ramdisk_by_bios_and_by_uefi(busybox: Ramdisk) -> None:
+    iso = (busybox.place / ramdisks.ISO).read_bytes()
+    # ECMA-119 8.4: the primary volume descriptor in sector 16; El Torito: the boot record in sector 17.
+    assert iso[0x8000:0x8006] == b"\x01CD001"
+    assert iso[0x8028:0x8048].rstrip() == b"DIB_ISO"
+    assert iso[0x8800:0x8820].startswith(b"\0CD001\x01EL TORITO SPECIFICATION")
+    catalogue = int.from_bytes(iso[0x8847:0x884B], "little") * 2048
+    assert iso[catalogue + 1] == 0, "BIOS comes first"
+    assert iso[catalogue + 64 : catalogue + 66] == b"\x91\xef", "the last section is UEFI's"
+    assert iso[510:512] == b"\x55\xaa", "it starts from a USB stick"
+    assert busybox.kernel.read_bytes() in iso
+    assert busybox.initramfs.read_bytes() in iso
+    assert re.search(rb"linux /boot/vmlinuz boot_method=vmedia console=tty0 console=ttyS0,115200 *\n", iso)
 
 
 def test_what_elements_want_is_in_a_ramdisk_of_busybox(busybox: Ramdisk) -> None:

@@ -95,6 +95,8 @@ def test_mounts_below_home_and_beside_the_image_are_no_obstacle(who: str, reques
     person: Person = request.getfixturevalue(who)
     elements = SmallElements(person, person.directory("mounted"))
     elements.script("small/cleanup.d/50-beside", "echo beside > beside.txt\nmkdir -p sub\necho in > sub/in.txt\nls")
+    elements.script("small/cleanup.d/40-before", "echo before > gone.txt\necho before > sub/before.txt")
+    elements.script("small/cleanup.d/60-after", "cat beside.txt sub/in.txt gone.txt\nrm gone.txt\nmv sub/before.txt .")
     point = elements.place / "elsewhere"
     point.mkdir()
     (elements.place / "sub").mkdir()
@@ -108,15 +110,20 @@ def test_mounts_below_home_and_beside_the_image_are_no_obstacle(who: str, reques
     assert {"elements", "elsewhere", "sub", "beside.txt"} <= set(printed(events, "cleanup.d/50-beside"))
     assert (elements.place / "beside.txt").read_text() == "beside\n"
     assert (elements.place / "sub/in.txt").read_text() == "in\n"
+    assert printed(events, "cleanup.d/60-after") == ["beside", "in", "before"]
     left = {path.name for path in elements.place.iterdir()}
-    assert left == {"elements", "elsewhere", "sub", "beside.txt", "small.tar"}
+    assert left == {"elements", "elsewhere", "sub", "beside.txt", "before.txt", "small.tar"}
+    assert {path.name for path in (elements.place / "sub").iterdir()} == {"in.txt"}
 
 
 def test_the_cache_may_lie_beside_the_image(ordinary_user: Person) -> None:
     """Outside scripts see the output directory through an overlay, which must not take the cache away for good."""
     elements = SmallElements(ordinary_user, ordinary_user.directory("beside"))
-    elements.script("small/cleanup.d/50-outside", "ls > /dev/null")
+    elements.script("small/cleanup.d/50-outside", "ls > /dev/null\necho one > left\necho two > gone")
+    elements.script("small/cleanup.d/60-outside", "cat left gone\necho more >> left\nrm gone")
     cache = elements.place / "cache"
     words = ("-n", "-t", "raw", "small")
     elements.run("build", *words, DIB_IMAGE_CACHE=str(cache))
     assert (elements.place / "small.raw").stat().st_size > 100 << 20
+    assert (elements.place / "left").read_text() == "one\nmore\n"
+    assert not (elements.place / "gone").exists()

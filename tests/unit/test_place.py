@@ -17,7 +17,7 @@ from tests.unit.output_values import Remembered, request
 
 from dibble.errors import OutputError
 from dibble.events import Events
-from dibble.outputs.place import explained, move, place_tree, placing
+from dibble.outputs.place import explained, move, place_trees, placing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,8 +227,8 @@ def test_a_tree_is_merged_and_its_files_replace_others(tmp_path: Path) -> None:
     (target / "N.d" / "stays").write_text("stays")
     (target / "N.vmlinuz").write_text("older")
     (target / "other").write_text("other")
-    place_tree(source, target)
-    place_tree(source, target)
+    place_trees([source], target)
+    place_trees([source], target)
     found = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
     assert found == {
         "N.d/deep/new": "new", "N.d/stays": "stays", "N.vmlinuz": "kernel", "link": "kernel", "other": "other",
@@ -238,3 +238,24 @@ def test_a_tree_is_merged_and_its_files_replace_others(tmp_path: Path) -> None:
     assert (target / "N.vmlinuz").stat().st_mode & 0o777 == 0o644
     assert (target / "script").stat().st_mode & 0o111 == 0o100
     assert (source / "N.vmlinuz").stat().st_ino != (target / "N.vmlinuz").stat().st_ino
+
+
+def test_later_trees_count_more_and_their_whiteouts_hide_what_earlier_ones_have(tmp_path: Path) -> None:
+    first, second, target = (tmp_path / name for name in ("first", "second", "target"))
+    for name in ("kept", "gone", "replaced", "deep/kept", "deep/gone", "file/below", "folder"):
+        (first / name).parent.mkdir(parents=True, exist_ok=True)
+        (first / name).write_text("first")
+    (second / "deep").mkdir(parents=True)
+    for name in ("gone", "deep/gone", "host"):
+        os.mkfifo(second / name)  # as a whiteout, which only root makes, this is no file
+    for name in ("replaced", "file", "folder/below"):
+        (second / name).parent.mkdir(parents=True, exist_ok=True)
+        (second / name).write_text("second")
+    target.mkdir()
+    (target / "host").write_text("stays")
+    place_trees([first, second], target)
+    found = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
+    assert found == {
+        "kept": "first", "replaced": "second", "deep/kept": "first", "file": "second", "folder/below": "second",
+        "host": "stays",
+    }  # fmt: skip

@@ -67,13 +67,15 @@ def move(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def place_tree(source: Path, target: Path) -> None:
-    """Merge the files below `source` into `target`: directories are merged, files replaced whole, all readable by all.
+def place_trees(sources: Sequence[Path], target: Path) -> None:
+    """Merge the files below each of `sources` into `target`, all readable by all. Raises OutputError.
 
-    `source` stays as it is. Raises OutputError.
+    Directories are merged, files replaced whole; later sources count more. They are in the form of overlayfs: where one
+    has a whiteout, earlier ones have nothing. What `target` had before is not removed. The sources stay as they are.
     """
-    with explained(target):
-        _merge(source, target)
+    if sources:
+        with explained(target):
+            _merge(sources, target)
 
 
 @contextlib.contextmanager
@@ -230,19 +232,20 @@ def _checksum_line(digest: str, name: str) -> bytes:
 # --- trees
 
 
-def _merge(source: Path, target: Path) -> None:
+def _merge(sources: Sequence[Path], target: Path) -> None:
     umask = _umask()
     target.mkdir(parents=True, exist_ok=True)
-    for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
-        path, final = Path(entry.path), target / entry.name
-        if entry.is_dir(follow_symlinks=False):
+    for name in sorted({path.name for source in sources for path in source.iterdir()}):
+        final = target / name
+        path = next(source / name for source in reversed(sources) if os.path.lexists(source / name))
+        if directories := _directories([source / name for source in sources]):
             if not final.is_dir():
                 final.unlink(missing_ok=True)
-            _merge(path, final)
+            _merge(directories, final)
             continue
         with _hidden_directory(final) as hidden:
-            fresh = hidden / entry.name
-            status = entry.stat(follow_symlinks=False)
+            fresh = hidden / name
+            status = path.lstat()
             if stat.S_ISLNK(status.st_mode):
                 fresh.symlink_to(path.readlink())
             elif stat.S_ISREG(status.st_mode):
@@ -250,5 +253,18 @@ def _merge(source: Path, target: Path) -> None:
                 fresh.chmod((0o644 | stat.S_IMODE(status.st_mode) & 0o111) & ~umask)
                 os.utime(fresh, ns=(status.st_atime_ns, status.st_mtime_ns))
             else:
-                continue  # a socket or a device is nothing to hand over
+                continue  # a whiteout, a socket or a device is nothing to hand over
             fresh.replace(final)
+
+
+def _directories(paths: Sequence[Path]) -> list[Path]:
+    """The directories, of those paths that are there, that an overlay would show merged; none for another thing."""
+    found: list[Path] = []
+    for path in reversed([path for path in paths if os.path.lexists(path)]):
+        if path.is_symlink() or not path.is_dir():
+            break
+        found.insert(0, path)
+        with contextlib.suppress(OSError):  # most file systems say so where there is no such attribute
+            if os.getxattr(path, "user.overlay.opaque") == b"y":
+                break
+    return found

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _LINE_SHOWN = 160
 
 # The parts of a key, in the order in which they tell most about a miss; what is not here comes last.
-_ORDER = ("script", "file", "list", "setting", "variable", "host file", "arch", "epoch", "tools", "version", "tree")
+_ORDER = (
+    "script", "file", "list", "setting", "variable", "host file", "arch", "epoch", "tools", "version", "beside", "tree",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def _reason(part: str, old: str | None, new: str | None, sources: Sources) -> Re
         return _value_reason(part, f"the setting {name}", old, new)
     known = {
         "tree": "what the steps before it made is not the same",
+        "beside": "what the steps before it left beside the image is not the same",
         "tools": "the tools tree is another",
         "version": "this version of dibble runs steps in another way",
         "epoch": "SOURCE_DATE_EPOCH is another",

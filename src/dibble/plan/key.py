@@ -21,7 +21,7 @@ from dibble.plan.manifest import LIBRARY, digest, visible
 from dibble.plan.step import Key, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dibble.plan.manifest import Manifest
 
@@ -89,16 +89,20 @@ def key_of(
     read: Callable[[str], bytes],
     constants: Mapping[str, str],
     element_files: Mapping[str, bytes] = MappingProxyType({}),
+    beside: Sequence[str] = (),
 ) -> Key:
     """The key of a step that runs on the target `tree` with the hooks tree `manifest`.
 
     `environment` is the environment before environment.d; `read` gives the content of a file of the hooks tree by
     name; `constants` are the tools, the architecture and the like. `element_files` (path → content) are what the
-    engine reads for a script from every element, not only from the merged tree: package lists and maps.
+    engine reads for a script from every element, not only from the merged tree: package lists and maps. `beside` names
+    the layers with what earlier steps left beside the image, where scripts outside the target find it.
     The parts hold every file and variable one by one, so that a miss can be explained (`plan/explain.py`).
     """
     parts: dict[str, str] = {"version": STEP_VERSION, "step": step.id, "where": step.where, "tree": tree, **constants}
     parts.update({f"setting {name}": value for name, value in step.settings.items()})
+    if step.where == "outside" and beside:
+        parts["beside"] = digest(beside)
     if step.where != "engine":
         script = f"{step.phase}/{step.script}"
         text = read(script)

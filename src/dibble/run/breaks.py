@@ -109,10 +109,10 @@ class Breaks:
             on_line=lambda text: events.send(OutputLine(text=text, step=point)),
         )
         if exports:
-            from dibble.outputs.place import place_tree
+            from dibble.outputs.place import place_trees
 
             request = self._build.request
-            place_tree(exports[0], (request.cwd / request.name).parent)
+            place_trees([exports[0]], (request.cwd / request.name).parent)
         if status and self._command:
             events.note(f"break point {point}: break_cmd ended with status {status}", "warning")
         say("Resuming")

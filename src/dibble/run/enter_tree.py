@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dibble.events import Events
+    from dibble.run.beside import Exports
     from dibble.run.executor import Executor
-    from dibble.run.mounted_tree import Exports, Masks
+    from dibble.run.mounted_tree import Masks
     from dibble.run.state import State
 
 Side = Literal["inside", "outside"]
@@ -99,7 +100,7 @@ def enter(
     workspace = executor.workspace
     inside = step.where == "inside"
     root = workspace.target if inside else workspace.view
-    with executor.visited(step, lowers, masks or {}) as tree:
+    with executor.visited(step, state, lowers, masks or {}) as tree:
         shell = next((path for path in SHELLS if is_program(root, path)), None)
         if shell is None:
             raise HostError(

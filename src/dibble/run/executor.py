@@ -130,7 +130,7 @@ class Executor:
         trace = None
         tree = self._tree(self.lower_directories(state))
         try:
-            with mounted(tree, self._beside(step)):
+            with mounted(tree, self._beside(step), self._left(state)):
                 with contextlib.ExitStack() as stack:
                     opened = stack.enter_context(opened_below(self.workspace.target)) if step.phase in TRACED else None
                     self._run_mounted(tree, step, key, state)
@@ -206,13 +206,13 @@ class Executor:
     # --- a tree to look at
 
     @contextlib.contextmanager
-    def visited(self, step: Step, lowers: list[Path], masks: Masks) -> Iterator[MountedTree]:
+    def visited(self, step: Step, state: State, lowers: list[Path], masks: Masks) -> Iterator[MountedTree]:
         """Mount a tree as the script of `step` would find it, for something else to run there.
 
         Commands of the engine work, and tell of their failures themselves. What is written goes with the session.
         """
         tree = self._tree(lowers)
-        with mounted(tree, self._beside(step)):
+        with mounted(tree, self._beside(step), self._left(state)):
             # Scripts of root.d find nothing mounted; before they have run, there is no place for it either.
             can = all((self.workspace.target / name).is_dir() for name in ("proc", "dev", "sys"))
             own = step.phase == "root.d" and step.where == "outside"
@@ -230,6 +230,10 @@ class Executor:
     def _beside(self, step: Step) -> Path | None:
         """The directory that a script may leave files for the user in."""
         return (self._request.cwd / self._request.name).parent.resolve() if step.where == "outside" else None
+
+    def _left(self, state: State) -> list[Path]:
+        """The directories of what earlier steps have left there."""
+        return [self._layers.path(f"{layer}/exports") for layer in state.exports]
 
     @contextlib.contextmanager
     def _surrounded(self, tree: MountedTree, step: Step, masks: Masks, *, system: bool) -> Iterator[None]:

@@ -141,8 +141,7 @@ def _note_content(plan: Build, content: ContentSize, state: State) -> None:
 
 def place_exports(plan: Build, state: State) -> None:
     """Put the files that hooks left beside the image where the image is."""
-    from dibble.outputs.place import place_tree
+    from dibble.outputs.place import place_trees
 
     directory = (plan.request.cwd / plan.request.name).parent
-    for layer in state.exports:
-        place_tree(plan.store.layers / layer / "exports", directory)
+    place_trees([plan.store.layers / layer / "exports" for layer in state.exports], directory)

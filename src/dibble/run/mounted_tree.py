@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.elements.phases import BY_DIRECTORY, READ_BY_NAME
 from dibble.plan.manifest import digest
+from dibble.run.beside import laid_over, written
 from dibble.sandbox.mounts import unmount_all
 from dibble.sandbox.workspace import end_leftovers
 
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 
     from dibble.packages.base import Transaction
     from dibble.plan.step import Key, Step
+    from dibble.run.beside import Exports
     from dibble.run.state import State
-    from dibble.sandbox.workspace import Scratch, Workspace
+    from dibble.sandbox.workspace import Workspace
     from dibble.store.layers import LayerStore
 
     Masks = Mapping[str, Sequence[str]]
-
-Exports = tuple[Path, tuple[str, ...]]
-"""A directory with files for beside the image, and their names."""
 
 
 @dataclass(slots=True)
@@ -87,17 +85,19 @@ class MountedTree:
 
 
 @contextlib.contextmanager
-def mounted(tree: MountedTree, beside: Path | None) -> Iterator[MountedTree]:
+def mounted(tree: MountedTree, beside: Path | None, left: Sequence[Path] = ()) -> Iterator[MountedTree]:
     """Mount a tree, and show the directory `beside` of the host so that it can be written to.
 
+    What earlier steps have `left` beside the image (directories, in their order) is there as well.
     At the end, what still runs in there is killed.
     """
     workspace = tree.workspace
     tree.uppers.append(("upper", workspace.mount_tree(tree.lowers)))
-    scratch = None
+    scratch, above = None, list[Path]()
     try:
         if beside is not None:
-            scratch = workspace.show_writable(beside)
+            above = laid_over(beside, left, workspace)
+            scratch = workspace.show_writable(beside, above)
             if workspace.session.store.root.is_relative_to(beside):
                 workspace.show_store()
         yield tree
@@ -105,30 +105,8 @@ def mounted(tree: MountedTree, beside: Path | None) -> Iterator[MountedTree]:
         tree.left = end_leftovers(set())
         workspace.unmount_tree()
         if scratch:
-            tree.exports = _written(scratch, workspace)
+            tree.exports = written(scratch, above, workspace)
             workspace.hide_scratch(scratch)
-
-
-def _written(scratch: Scratch, workspace: Workspace) -> Exports | None:
-    """A copy of what was written into the directory of the image."""
-    found = {
-        f"{name}/{path.name}" if name else path.name: path
-        for name, upper in scratch.uppers.items()
-        for path in upper.iterdir()
-        if path.is_dir() or path.is_file() or path.is_symlink()
-    }
-    written = {name: path for name, path in found.items() if name not in scratch.stand_ins}
-    if not written:
-        return None
-    place = workspace.new_directory("exports")
-    for name, path in written.items():
-        target = place / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, target, symlinks=True, dirs_exist_ok=True)
-        else:
-            shutil.copy2(path, target, follow_symlinks=False)
-    return place, tuple(sorted({name.partition("/")[0] for name in written}))
 
 
 def masks_of(step: Step, key: Key, state: State) -> dict[str, list[str]]:

@@ -173,6 +173,8 @@ class _Foresight:
         after = replace(state, initramfs_pending=pending)
         if changes_tree:
             after = replace(after, tree=f"expected-{digest([state.tree, key.value])}")
+        if old and old.exports:
+            after = replace(after, exports=(*after.exports, f"expected-{key.value}"))
         if old and old.hooks:
             from dibble.plan.manifest import changed
 

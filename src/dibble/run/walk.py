@@ -124,6 +124,7 @@ class Walk:
             read=lambda name: self.read(name, state),
             constants=self.constants,
             element_files=self.element_files,
+            beside=state.exports,
         )
 
     def find(self, step: Step, key: Key) -> Record | None:

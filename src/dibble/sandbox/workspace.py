@@ -210,16 +210,23 @@ class Workspace:
         """Show a host path to outside hooks at its own path."""
         mounts.bind_at(path, self.view, read_only=read_only)
 
-    def show_writable(self, path: Path) -> Scratch:
-        """Show a host directory to outside hooks; what they write goes to memory, not to the host."""
+    def memory_place(self, name: str) -> Path:
+        """A place in memory for a directory of that name, for as long as the session lasts."""
+        return self._scratch / name
+
+    def show_writable(self, path: Path, above: Sequence[Path] = ()) -> Scratch:
+        """Show a host directory to outside hooks; what they write goes to memory, not to the host.
+
+        The directories `above` (topmost first) are laid over it. None of them may lie in it.
+        """
         self._count += 1
         target = self.view / path.relative_to("/")
         target.mkdir(parents=True, exist_ok=True)
         scratch = Scratch(target, self._scratch / f"{self._count:03d}", {}, set())
-        self._lay_over(path, "", scratch)
+        self._lay_over(path, "", scratch, above)
         return scratch
 
-    def _lay_over(self, path: Path, name: str, scratch: Scratch) -> None:
+    def _lay_over(self, path: Path, name: str, scratch: Scratch, above: Sequence[Path]) -> None:
         """Show `path` at `name` below the scratch's directory, with an upper directory of its own."""
         number = len(scratch.uppers)
         upper, work = (scratch.place / f"{number:03d}" / kind for kind in ("upper", "work"))
@@ -229,27 +236,38 @@ class Workspace:
         scratch.uppers[name] = upper
         target = scratch.shown / name
         try:
-            mounts.overlay([path], upper, work, target)
+            mounts.overlay([*above, path], upper, work, target)
         except HostError:
             # The kernel lays nothing over a directory of the host that has other mounts in it (`has_locked_children`,
             # fs/namespace.c). Then each of its entries is shown by itself, and the mounts as they are.
             if not (below := mounts.mounted_below(path)):
                 raise
-            mounts.bind(upper, target)
+            if above:
+                empty, again = (scratch.place / f"{number:03d}" / kind for kind in ("empty", "again"))
+                empty.mkdir()
+                again.mkdir()
+                mounts.overlay([*above, empty], upper, again, target)
+            else:
+                mounts.bind(upper, target)
             points = {point.path for point in below if not point.path.is_relative_to(self.session.path)} - {path}
             for entry in sorted(path.iterdir()):
-                self._show_entry(entry, f"{name}/{entry.name}" if name else entry.name, points, scratch)
+                shown = f"{name}/{entry.name}" if name else entry.name
+                self._show_entry(entry, shown, points, scratch, [lower / entry.name for lower in above])
 
-    def _show_entry(self, entry: Path, name: str, points: set[Path], scratch: Scratch) -> None:
+    def _show_entry(self, entry: Path, name: str, points: set[Path], scratch: Scratch, over: Sequence[Path]) -> None:
+        """Show an entry of the host, unless something else than a directory for a directory lies `over` it."""
         target = scratch.shown / name
+        over = [path for path in over if os.path.lexists(path)]
+        if over and not (entry.is_dir() and all(path.is_dir() for path in over)):
+            return
         if entry.is_symlink():
             target.symlink_to(entry.readlink())
         elif entry.is_dir() and os.access(entry, os.R_OK | os.X_OK):
-            target.mkdir()
+            target.mkdir(exist_ok=True)
             if entry in points:
                 mounts.bind(entry, target, read_only=True)
             else:
-                self._lay_over(entry, name, scratch)
+                self._lay_over(entry, name, scratch, over)
         elif entry.is_file():
             target.touch()
             mounts.bind(entry, target, read_only=True)
