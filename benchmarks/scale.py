@@ -166,7 +166,7 @@ class Scale:
 
     def build(self, *words: str) -> Cost:
         for path in self.work.glob("scale.*"):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         return measured([str(ROOT / "dibble"), "build", "-o", "scale", *words], self.env, self.work)
 
     def forget_layers(self) -> None:

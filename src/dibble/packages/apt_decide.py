@@ -144,11 +144,19 @@ class AptDecisions:
             return AptTransaction()
         verb = "dist-upgrade" if upgrade else "install" if install else "remove"
         asked = [] if upgrade else [*install, *(f"{name}-" if install else name for name in remove)]
-        with state.reading() as lists, written(earlier, lists, self._settings.arch, self._settings.state_dir) as files:
+        present = installed_after(earlier)
+        names = sorted({name for name, _ in present})
+        with (
+            state.reading() as lists,
+            reachable(lists, names, None, state.sources.settings, state.index) as part,
+            written(
+                earlier, sorted(part.iterdir()) if part else lists, self._settings.arch, self._settings.state_dir
+            ) as files,
+        ):
             if newest and (key := key_of(self._toolbox.identity, state, ["dist-upgrade"], *files)):
                 self._answers.put(key, "")
             output = self._answer(state, verb, asked, *files, activity="resolve ahead")
-        installed = {key: package.version for key, package in installed_after(earlier).items()}
+        installed = {key: package.version for key, package in present.items()}
         return parse_transaction(output, installed, install)
 
     @property
