@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,6 +129,18 @@ def test_the_index_follows_the_lists(lists: list[Path]) -> None:
     assert names(lists, "d") == {"d=2", "base=1"}
     lists[2].write_text(MORE.replace("Version: 2", "Version: 3", 1) + "\n")
     assert names(lists, "d") == {"d=3", "base=1"}
+
+
+def test_what_is_left_of_former_lists_goes(lists: list[Path], tmp_path: Path) -> None:
+    assert names(lists, "d") is not None
+    (old,) = (tmp_path / "index").iterdir()
+    (tmp_path / "index" / ".lists-killed").mkdir()
+    for path in (old, tmp_path / "index" / ".lists-killed"):
+        os.utime(path, (1, 1))
+    lists[2].write_text(MORE + "\n")
+    assert names(lists, "d") is not None
+    (new,) = (tmp_path / "index").iterdir()
+    assert new != old
 
 
 _NAMES = st.sampled_from([f"p{number}" for number in range(8)])

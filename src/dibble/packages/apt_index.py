@@ -19,6 +19,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _SUFFIX = "_Packages"
 _FORMAT = 1
+_UNUSED_S = 86400.0
+"""Lists change several times a day; an index that nobody used for a day is of lists that are gone."""
 _PLAIN = re.compile(r"([a-z0-9][a-z0-9+.-]*?)(?::[a-z0-9-]+)?(?:=\S+|/\S+)?[+-]?")
 """A word of apt-get(8) that names one package, perhaps with architecture, version or suite. A name may itself end in
 "+" or "-": both readings are followed."""
@@ -125,12 +128,21 @@ def index_of(lists: Sequence[Path], directory: Path) -> Iterator[Index | None]:
     kept = directory / hashlib.sha256("\n".join([str(_FORMAT), *rows]).encode()).hexdigest()
     if not kept.exists():
         directory.mkdir(parents=True, exist_ok=True)
+        _forget_unused(directory)
         _make(files, kept)
     with contextlib.suppress(OSError):
         os.utime(kept)
     uri = f"file:{quote(os.fspath(kept))}?mode=ro&immutable=1"
     with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
         yield Index(files, database)
+
+
+def _forget_unused(directory: Path) -> None:
+    """Remove what is left of former lists, and of processes that were killed."""
+    for path in directory.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _UNUSED_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _make(files: Sequence[Path], target: Path) -> None:
