@@ -9,7 +9,8 @@ import signal
 import stat
 import subprocess
 import threading
-from typing import IO, TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import IO, Literal
 
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
@@ -21,9 +22,6 @@ from dibble.events import Events
 from dibble.packages.unpack import deb as deb_module
 from dibble.packages.unpack import stream as stream_module
 from dibble.packages.unpack.deb import unpack, unpack_all
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -460,6 +458,33 @@ def test_two_at_once_unpack_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         thread.join()
     assert len(count) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x.deb"]
+
+
+def test_a_place_that_is_renamed_while_it_is_made_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb = tmp_path / "x.deb"
+    deb.write_bytes(SMALL)
+    met = [FileExistsError(17, "File exists", str(tmp_path / ".out.new"))]
+    real = Path.mkdir
+
+    def mkdir(path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        if met and path.name == ".out.new":
+            raise met.pop()
+        real(path, mode, parents, exist_ok)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    unpack(deb, tmp_path / "out")
+    assert not met
+    assert (tmp_path / "out" / "root").is_dir()
+
+
+def test_a_file_in_the_place_is_an_error(tmp_path: Path) -> None:
+    deb = tmp_path / "x.deb"
+    deb.write_bytes(SMALL)
+    (tmp_path / ".out.new").touch()
+    with pytest.raises(StoreError, match="File exists"):
+        unpack(deb, tmp_path / "out")
 
 
 def test_a_full_disk_is_an_error_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,16 +44,31 @@ _CORE = (
     "qemu-utils",
 )
 
+# Groups that every machine has alike.
+_COMMON = {
+    "containers": ("skopeo",),
+    "filesystems": ("btrfs-progs", "erofs-utils", "f2fs-tools", "xfsprogs"),
+    "iso": ("xorriso",),
+    "qemu-user": ("qemu-user",),
+    "rpm": ("createrepo-c", "dnf", "gpg", "rpm", "zypper"),
+    "uki": ("efitools", "sbsigntool", "systemd-ukify"),
+    "volumes": ("cryptsetup-bin", "lvm2", "mdadm"),
+}
+
 GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "amd64": {
         CORE: (*_CORE, "grub-efi-amd64-bin", "grub-pc-bin"),
+        **_COMMON,
         "qemu-system": ("ovmf", "qemu-system-x86", "seabios"),
         "qemu-system-arm64": ("qemu-efi-aarch64", "qemu-system-arm"),
+        "qemu-system-ppc64el": ("qemu-system-ppc",),
     },
     "arm64": {
         CORE: (*_CORE, "grub-efi-arm64-bin"),
+        **_COMMON,
         "qemu-system": ("qemu-efi-aarch64", "qemu-system-arm"),
         "qemu-system-amd64": ("ovmf", "qemu-system-x86", "seabios"),
+        "qemu-system-ppc64el": ("qemu-system-ppc",),
     },
 }
 """Architecture of the machine that builds → group → the packages wanted; their dependencies are found by `update`."""

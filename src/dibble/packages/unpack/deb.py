@@ -164,6 +164,8 @@ def _locked_place(destination: Path) -> Iterator[Path | None]:
         except FileNotFoundError:
             continue  # its holder renamed it in between
         except OSError as error:
+            if isinstance(error, FileExistsError) and (not os.path.lexists(place) or place.is_dir()):
+                continue  # mkdir met another's, and looked at it after that was renamed
             raise StoreError(
                 f"cannot write to {error.filename}: {error.strerror}",
                 hint="give yourself the right to write there, or set DIB_IMAGE_CACHE to another directory",
