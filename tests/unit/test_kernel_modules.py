@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import struct
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dibble.packages.kernel_modules import PlainModules, kernels, make_plain
+from dibble.packages.kernel_modules import Plain, PlainModules, kernels, make_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,3 +112,40 @@ def test_a_kernel_with_a_damaged_module_counts_as_unknown(tmp_path: Path) -> Non
         assert (good.directory / "a.ko.xz").exists()
         assert modules.find("bad") is None
         assert modules.find("other") is None
+
+
+def kernel(tmp_path: Path) -> tuple[Plain, Path]:
+    """A kernel with one module as packaged, and the module's copy in a root."""
+    source, copy = tmp_path / "packaged/6.1/a.ko.xz", tmp_path / "root/6.1/a.ko.xz"
+    for path in (source, copy):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"module")
+    return Plain(source.parent, tmp_path / "plain", frozenset({"a.ko.xz"}), ()), copy
+
+
+def test_a_module_is_the_packaged_one_while_its_content_is(tmp_path: Path) -> None:
+    plain, copy = kernel(tmp_path)
+    assert plain.is_packaged("a.ko.xz", copy)
+    times = copy.stat()
+    copy.write_bytes(b"MODULE")
+    os.utime(copy, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert not plain.is_packaged("a.ko.xz", copy)
+
+
+def test_a_module_that_was_just_placed_is_not_read_again(tmp_path: Path) -> None:
+    plain, copy = kernel(tmp_path)
+    modules = PlainModules(tmp_path / "scratch", lambda *_: Future())
+    modules._kernels["6.1"] = plain
+    modules.placed(tmp_path / "other", lambda version: tmp_path / "root" / version)
+    assert not plain.known
+    modules.placed(tmp_path / "packaged", lambda version: tmp_path / "root" / version)
+    (plain.source / "a.ko.xz").unlink()  # nothing to compare with
+    assert plain.is_packaged("a.ko.xz", copy)
+
+
+def test_a_link_or_an_unknown_name_is_no_packaged_module(tmp_path: Path) -> None:
+    plain, copy = kernel(tmp_path)
+    link = copy.with_name("link.ko.xz")
+    link.symlink_to(copy)
+    assert not plain.is_packaged("a.ko.xz", link)
+    assert not plain.is_packaged("b.ko.xz", copy)

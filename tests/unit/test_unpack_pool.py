@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -76,3 +77,29 @@ def test_the_end_waits_for_no_worker(tmp_path: Path, pool: UnpackPool) -> None:
     assert not any(worker.is_alive() for worker in workers)
     with pytest.raises(PackageError, match="over"):
         pool.finish(debs(tmp_path, b"one"))
+
+
+def _wait_for(gate: Path) -> None:
+    with gate.open("rb") as file:  # a FIFO: until somebody opens it to write
+        file.read()
+
+
+def _note(place: Path, word: str) -> None:
+    with place.open("a") as file:
+        file.write(f"{word} ")
+
+
+def test_what_is_urgent_overtakes_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    os.mkfifo(tmp_path / "gate")
+    pool = UnpackPool(tmp_path / "packages", Events())
+    try:
+        tasks = [pool.submit(_wait_for, tmp_path / "gate")]
+        tasks += [pool.submit(_note, tmp_path / "order", word) for word in ("next", "last")]
+        tasks.append(pool.submit(_note, tmp_path / "order", "urgent", urgent=True))
+        (tmp_path / "gate").write_bytes(b"")
+        for task in tasks:
+            task.result()
+    finally:
+        pool.close()
+    assert (tmp_path / "order").read_text() == "next urgent last "

@@ -173,6 +173,7 @@ class Apt(AptDecisions):
                     for unpacked in group:
                         target.preinst(unpacked)
                         place(target.root, unpacked)
+                        self._depmod.placed(target.root, unpacked.root)
                     honour_diversions(target.root, group)
                     activate_file_triggers(target.root, (path for unpacked in group for path in unpacked.paths()))
                 with self._initramfs.around(target.root), self._depmod.around(target.root):

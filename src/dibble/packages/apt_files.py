@@ -38,7 +38,9 @@ class PackageFiles:
         self._settings = settings
         self._events = events
         self._pool = UnpackPool(settings.packages_dir, events, _liblzma(tools_root))
-        self.modules = PlainModules(settings.scratch, self._pool.submit) if settings.scratch else None
+        self.modules: PlainModules | None = None
+        if settings.scratch:  # modules are wanted as soon as the kernel is configured, before packages of later phases
+            self.modules = PlainModules(settings.scratch, functools.partial(self._pool.submit, urgent=True))
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False

@@ -51,6 +51,11 @@ class Depmod:
         with StandIn(PROGRAM, lambda place, words: self._carry_out(modules, root, place, words)).around(root):
             yield
 
+    def placed(self, root: Path, package: Path) -> None:
+        """Take note that the files of an unpacked package have just been copied into `root`."""
+        if self._modules is not None:
+            self._modules.placed(package, lambda version: resolve_inside(root, f"/lib/modules/{version}"))
+
     def _carry_out(self, modules: PlainModules, root: Path, place: Path, words: Sequence[str]) -> bool:
         """Whether the call was one of ours, and all went as with the program itself."""
         if len(words) == 1:
@@ -122,14 +127,10 @@ def packaged_modules(real: Path, plain: Plain) -> list[str] | None:
                 continue
             path = f"{inside}/{name}".lstrip("/")
             file = Path(directory, name)
-            if path not in plain.names or file.is_symlink() or not _same(file, plain.source / path):
+            if not plain.is_packaged(path, file):
                 return None
             found.append(path)
     return found
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
 
 
 def _has_external(root: Path) -> bool:

@@ -7,11 +7,13 @@ names do (kmod 30 to 34, libkmod-file.c). Sections that hold code or data are le
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import struct
 import threading
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dibble.packages.unpack import xz
@@ -44,18 +46,46 @@ SCRATCH_BYTES = 100 << 20
 _PORTION = 4 << 20
 """Bytes of compressed modules that a worker takes at a time."""
 
+Mark = tuple[int, int, int]
+"""Inode number, size in bytes, and time of the last change in nanoseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plain:
     """The modules of one kernel, by `names` below `source` as packaged, and below `directory` plain.
 
-    They are there once `parts` are done.
+    They are there once `parts` are done. `known` marks files elsewhere, by name, that were found to be packaged ones.
     """
 
     source: Path
     directory: Path
     names: frozenset[str]
     parts: tuple[Future[None], ...]
+    known: set[tuple[str, Mark]] = field(default_factory=set)
+
+    def is_packaged(self, name: str, file: Path) -> bool:
+        """Whether a file is the packaged module of that name: at once when it is as it was when that was last seen."""
+        status = file.lstat()
+        mark = _mark(status)
+        if (name, mark) in self.known:
+            return True
+        if name not in self.names or not stat.S_ISREG(status.st_mode):
+            return False
+        packaged = self.source / name
+        if status.st_size != packaged.stat().st_size or file.read_bytes() != packaged.read_bytes():
+            return False
+        self.known.add((name, mark))
+        return True
+
+    def placed(self, directory: Path) -> None:
+        """Take note that the packaged modules have just been copied into `directory`."""
+        with contextlib.suppress(FileNotFoundError):
+            self.known.update((name, _mark((directory / name).lstat())) for name in self.names)
+
+
+def _mark(status: os.stat_result) -> Mark:
+    """What changes with every change to a file: no program can set the time of its last change back."""
+    return status.st_ino, status.st_size, status.st_ctime_ns
 
 
 class PlainModules:
@@ -82,6 +112,15 @@ class PlainModules:
                     place = self._scratch / source.name
                     parts = tuple(self._submit(make_plain, source, place, some) for some in _portions(source, names))
                     self._kernels[source.name] = Plain(source, place, frozenset(names), parts)
+
+    def placed(self, package: Path, modules_of: Callable[[str], Path]) -> None:
+        """Take note that the files of an unpacked package have just been copied into a root.
+
+        `modules_of` gives the directory of a kernel's modules there.
+        """
+        for plain in self._kernels.values():
+            if plain.source.is_relative_to(package):
+                plain.placed(modules_of(plain.source.name))
 
     def find(self, version: str) -> Plain | None:
         """A kernel's plain modules, all of them made; None when it is not known or could not be done."""

@@ -6,12 +6,15 @@ call it first while no other thread starts a program: a worker would inherit its
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dibble.errors import HostError, PackageError
@@ -36,6 +39,9 @@ class UnpackPool:
         self._events = events
         self._lock = threading.Lock()
         self._running: dict[str, Future[None]] = {}
+        self._urgent: deque[_Task] = deque()
+        self._waiting: deque[_Task] = deque()
+        self._busy = 0
         self._pool: ProcessPoolExecutor | None = None
         self._workers: list[multiprocessing.process.BaseProcess] = []
         self._closed = False
@@ -79,8 +85,6 @@ class UnpackPool:
             for done, future in enumerate(as_completed(waiting)):
                 try:
                     future.result()
-                except BrokenProcessPool as error:
-                    raise _killed() from error
                 except BaseException:
                     with self._lock:
                         del self._running[waiting[future]]  # to be tried again, perhaps with another file
@@ -90,25 +94,68 @@ class UnpackPool:
     def place(self, sha256: str) -> Path:
         return self._packages_dir / sha256[:2] / sha256
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Let a worker call a function of a module. Raises HostError when the workers are gone."""
+    def submit(self, function: Callable[..., Any], *arguments: Any, urgent: bool = False) -> Future[Any]:
+        """Let a worker call a function of a module; what is urgent goes first.
+
+        The future has a HostError when the workers are gone.
+        """
         self.begin()
-        if self._pool is None:
-            raise PackageError("the build is over")
-        try:
-            return self._pool.submit(function, *arguments)
-        except (BrokenProcessPool, RuntimeError) as error:
-            raise _killed() from error
+        task = _Task(Future(), function, arguments)
+        with self._lock:
+            if self._pool is None:
+                raise PackageError("the build is over")
+            (self._urgent if urgent else self._waiting).append(task)
+        self._feed()
+        return task.future
+
+    def _feed(self) -> None:
+        """Give the workers what waits, one task more than there are workers at a time: the rest can be overtaken."""
+        while True:
+            with self._lock:
+                if self._pool is None or self._busy > len(self._workers) or not (self._urgent or self._waiting):
+                    return
+                task = (self._urgent or self._waiting).popleft()
+                try:
+                    running = self._pool.submit(task.function, *task.arguments)
+                except (BrokenProcessPool, RuntimeError):
+                    running = None
+                else:
+                    self._busy += 1
+            if running is None:
+                task.future.set_exception(_killed())
+            else:
+                running.add_done_callback(functools.partial(self._done, task))
+
+    def _done(self, task: _Task, running: Future[Any]) -> None:
+        with self._lock:
+            self._busy -= 1
+        if running.cancelled():
+            task.future.cancel()
+        elif (error := running.exception()) is not None:
+            task.future.set_exception(_killed() if isinstance(error, BrokenProcessPool) else error)
+        else:
+            task.future.set_result(running.result())
+        self._feed()
 
     def close(self) -> None:
         """End the workers at once, whatever they are doing; what they were making can be made again."""
         with self._lock:
             self._closed = True
             pool, self._pool = self._pool, None
+            never = [*self._urgent, *self._waiting]
+        for task in never:
+            task.future.cancel()
         if pool is not None:
             for worker in self._workers:
                 worker.kill()
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    future: Future[Any]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
 
 
 def _killed() -> HostError:
