@@ -55,7 +55,14 @@ class Contender:
     run: Callable[[], object]
     seconds: list[float] = field(default_factory=list)
     image: Path | None = None
-    """What it writes, for its size and the number of its packages."""
+    """What it writes; the next that is prepared may remove it."""
+    found: tuple[int, int] | None = None
+    """The image's size in bytes and its number of packages."""
+
+    def look(self) -> None:
+        """Look at the image, once."""
+        if self.image is not None and self.found is None:
+            self.found = self.image.stat().st_size, len(packages_in(self.image))
 
     @property
     def median(self) -> float:
@@ -286,6 +293,7 @@ def main() -> None:
                 contender.run()
                 contender.seconds.append(time.monotonic() - began)
                 print(f"round {number + 1}: {contender.name}: {contender.seconds[-1]:.1f} s", flush=True)
+                contender.look()
     report([contender for group in groups for contender in group], bench)
     shutil.rmtree(options.work / "trash", ignore_errors=True)
 
@@ -320,8 +328,8 @@ def report(taking_part: list[Contender], bench: Benchmark) -> None:
             ours = by_name[AS_DIB]  # its own debian-minimal holds more packages than ours
         share = ours / contender.median
         size = count = ""
-        if contender.image is not None:
-            size, count = f"{contender.image.stat().st_size / 1e6:.0f}", str(len(packages_in(contender.image)) or "")
+        if contender.found is not None:
+            size, count = f"{contender.found[0] / 1e6:.0f}", str(contender.found[1] or "")
         print(f"| {contender.name} | {contender.median:.1f} | {low:.1f}-{high:.1f} | {share:.2f}x | {count} | {size} |")
 
 
