@@ -113,6 +113,7 @@ def ramdisk(name: str) -> Ramdisk:
     """The ramdisk of a kind."""
     kind = KINDS[name]
     person = kind.who()
-    place = person.directory(f"ramdisk-{name}")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")  # files that are tested side by side have their own
+    place = person.directory(f"ramdisk-{name}{worker}")
     write(person, place, PROBE)
     return build(person, place, *kind.words)

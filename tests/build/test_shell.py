@@ -343,7 +343,7 @@ def test_a_shell_on_a_terminal_has_job_control_and_follows_its_size(elements: Sm
         assert user.settings() != before, "keys go through as they are"
         user.type("cat /etc/first; echo $((6 * 7))\n")
         assert "first\n42\n" in user.wait_for(PROMPT)
-        user.type(WAITING)
+        user.type("bash -c 'echo $((40 + 2)); exec cat'\n")
         user.wait_for("42\n")
         user.type("\x1a")  # Ctrl-Z
         user.wait_for("Stopped")
@@ -351,7 +351,9 @@ def test_a_shell_on_a_terminal_has_job_control_and_follows_its_size(elements: Sm
         user.type("jobs; kill -l | grep -c TSTP; fg\n")
         user.wait_for("Stopped")
         user.wait_for("\n1\n")
-        user.wait_for("exec sleep 1000")
+        user.wait_for("exec cat")
+        user.type("here\n")
+        user.wait_for("here\nhere\n")  # the terminal's, and that of the job, which has it again
         user.type("\x03")  # Ctrl-C
         user.wait_for(PROMPT)
         user.type("echo status $?\n")
