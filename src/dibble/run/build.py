@@ -25,6 +25,7 @@ from dibble.run.prepare import CATALOGUE, prepare
 from dibble.run.remote import RemoteSide
 from dibble.run.state import State
 from dibble.sandbox.mounts import unmount_all_below
+from dibble.sandbox.process import find_helper
 from dibble.store.condition import settled
 from dibble.store.facts import BuildLog
 from dibble.store.layers import LayerStore, OutputStore
@@ -233,11 +234,14 @@ def keep_texts(walk: Walk, step: Step, key: Key, state: State) -> None:
 
 
 def open_workspace(plan: Build, session: Session) -> Workspace:
+    from dibble.sandbox import binfmt
     from dibble.sandbox.memory import available_bytes, memory_for
     from dibble.sandbox.workspace import ViewToolbox, Workspace, host_view, tools_view
 
     request = plan.request
     toolbox: ViewToolbox
+    if binfmt.is_foreign(request.arch):
+        binfmt.enable(request.arch, _emulator(plan), session.path / "binfmt")
     memory = memory_for(
         available_bytes(),
         no_tmpfs=request.no_tmpfs,
@@ -265,6 +269,19 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
                 workspace.show(path)
         workspace.show_store()
     return workspace
+
+
+def _emulator(plan: Build) -> Path:
+    """qemu-user for the programs of the image, of the tools tree or, with `--tools=host`, of the host."""
+    from dibble.sandbox.binfmt import known
+
+    name = f"qemu-{known(plan.request.arch).emulator}"
+    if plan.request.tools == "host":
+        return find_helper(f"{name}-static") or Path("/usr/bin") / f"{name}-static"
+    from dibble.sandbox.tools import ToolsTree
+
+    tree = ToolsTree(plan.store.root, plan.events, offline=plan.request.offline)
+    return tree.ensure("qemu-user")[0] / "usr/bin" / name
 
 
 def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None = None) -> Executor:

@@ -224,19 +224,12 @@ def formats_to_write(request: Request, names: Sequence[str], events: Events) -> 
     return kept
 
 
-RUNS = {"x86_64": ("amd64", "i386"), "aarch64": ("arm64",), "ppc64le": ("ppc64el",), "riscv64": ("riscv64",)}
-"""By `uname -m`: Debian's names of the architectures whose programs the machine runs itself."""
-
-
 def check_architecture(request: Request) -> None:
-    """Raises UsageError for an architecture whose scripts cannot run here, before anything is built."""
-    machine = os.uname().machine
-    known = RUNS.get(machine, (request.arch,))
-    if request.arch not in known:
-        raise UsageError(
-            f'this machine ({machine}) does not run programs of the architecture "{request.arch}"',
-            hint=f"choose {' or '.join(known)} with -a, or build on a machine of that architecture",
-        )
+    """Raises UsageError or HostError for an architecture whose scripts cannot run here, before anything is built."""
+    from dibble.sandbox import binfmt
+
+    if binfmt.is_foreign(request.arch):
+        binfmt.check_can_run(request.arch)
 
 
 def _checked(elements: ElementSet, manifest: Manifest, element_files: Mapping[str, bytes], facts: Facts) -> ElementSet:
