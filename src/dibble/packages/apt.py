@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dibble.errors import PackageError
@@ -32,6 +33,7 @@ from dibble.packages.dpkg_dracut import DracutInstall
 from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff, quick_environment
 from dibble.packages.dpkg_initramfs import command as initramfs_command
 from dibble.packages.dpkg_scan import is_risky
+from dibble.packages.native_tools import INITRAMFS, NativeTools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,13 +52,38 @@ class Apt(AptDecisions):
         super().__init__(settings, toolbox, events)
         self._initramfs = PutOff()
         self._files = PackageFiles(settings, events, toolbox.root)
-        self._depmod = Depmod(self._files.modules, events)
-        self._dracut = DracutInstall(self._files.modules, events)
+        self._native = self._native_tools() if settings.native else None
+        started = self._started if self._native else None
+        self._depmod = Depmod(self._files.modules, events, started)
+        self._dracut = DracutInstall(self._files.modules, events, started)
 
     def bootstrap(self, request: BootstrapRequest) -> AptTransaction:
         """As `AptDecisions.bootstrap`; files are then fetched from any of the request's mirrors."""
         self._files.mirrors = request.mirrors
         return super().bootstrap(request)
+
+    def _native_tools(self) -> NativeTools:
+        arch, place = self._settings.native or ("", self._settings.root)
+        settings = replace(self._settings, arch=arch, root=place / "none", native=None, scratch=None)
+        return NativeTools(Apt(settings, self._toolbox, self._events), arch, place, self._events)
+
+    def _quick(self, allowed: Sequence[str] | None = None) -> AbstractContextManager[None]:
+        """Let programs of a foreign root be those of this machine while the block runs."""
+        if self._native is None:
+            return nullcontext()
+        state = self.state
+        return self._native.around(
+            self._settings.root, state.sources if state else None, *([allowed] if allowed else [])
+        )
+
+    def _started(self, place: Path, program: str) -> list[str] | None:
+        state = self.state
+        sources = state.sources if state else None
+        return self._native.started(self._settings.root, sources, place, program) if self._native else None
+
+    def unpacked(self, packages: Sequence[Package]) -> list[Unpacked]:
+        """Packages that were fetched, as they lie in the store."""
+        return self._files.unpacked(packages)
 
     # --- fetching
 
@@ -121,10 +148,9 @@ class Apt(AptDecisions):
             stack.enter_context(self._initramfs.around(root))
             stack.enter_context(self._depmod.around(root))
             with self._events.activity("preinst"), temporary_awk(root):
-                for unpacked in placed:
-                    if target.preinst(unpacked):
-                        replace_lost(root, unpacked)
+                self._preinsts(target, placed)
             honour_diversions(root, placed)
+            stack.enter_context(self._quick())
             if first := [name for name in FIRST if name in present]:
                 target.dpkg("--force-depends", "--configure", *first)
             if basic := [name for name in essentials(placed) if name not in first]:
@@ -136,6 +162,18 @@ class Apt(AptDecisions):
             with self._events.activity("triggers"):
                 target.dpkg("--triggers-only", "-a")
         self._check_configured()
+
+    def _preinsts(self, target: Target, placed: Sequence[Unpacked]) -> None:
+        ran = []
+        with self._quick():
+            for unpacked in placed:
+                if target.preinst(unpacked):
+                    if self._native is None:
+                        replace_lost(target.root, unpacked)
+                    ran.append(unpacked)
+        if self._native is not None:  # until now other files were to be seen in the places of some
+            for unpacked in ran:
+                replace_lost(target.root, unpacked)
 
     # --- a root that is a system
 
@@ -168,7 +206,7 @@ class Apt(AptDecisions):
         old_mask = os.umask(0o022)
         try:
             for group in stages(packages):
-                with self._events.activity("place"):
+                with self._events.activity("place"), self._quick():
                     enter(target.root, group, link=False)
                     for unpacked in group:
                         target.preinst(unpacked)
@@ -176,12 +214,13 @@ class Apt(AptDecisions):
                         self._depmod.placed(target.root, unpacked.root)
                     honour_diversions(target.root, group)
                     activate_file_triggers(target.root, (path for unpacked in group for path in unpacked.paths()))
-                with self._initramfs.around(target.root), self._depmod.around(target.root):
+                with self._initramfs.around(target.root), self._depmod.around(target.root), self._quick():
                     target.dpkg("--configure", "--no-triggers", "-a")
             with (
                 self._events.activity("triggers"),
                 self._initramfs.around(target.root),
                 self._depmod.around(target.root),
+                self._quick(),
             ):
                 target.dpkg("--triggers-only", "-a")
         finally:
@@ -245,8 +284,18 @@ class Apt(AptDecisions):
         argv = initramfs_command(self._settings.root)
         if argv is None:
             return
+        self._make_initramfs(argv, on_line, self._quick(INITRAMFS))
+        if self._native is not None and (strangers := self._strangers()):
+            self._events.note(f"the initramfs is made again, emulated: {strangers} got into it", "warning")
+            self._make_initramfs(["update-initramfs", "-u", "-k", "all"], on_line, nullcontext())
+        self._initramfs.asked = False
+
+    def _make_initramfs(
+        self, argv: list[str], on_line: Callable[[str], None] | None, quickly: AbstractContextManager[None]
+    ) -> None:
         with ExitStack() as stack:
             stack.enter_context(self._events.activity("initramfs"))
+            stack.enter_context(quickly)
             stack.enter_context(self._depmod.around(self._settings.root))
             stack.enter_context(self._dracut.around(self._settings.root))
             quick = stack.enter_context(quick_environment(self._settings.root, in_memory=self._settings.in_memory))
@@ -256,7 +305,13 @@ class Apt(AptDecisions):
         if done.status:
             last = "".join(f"\n    {line}" for line in done.output.splitlines()[-8:])
             raise PackageError(f"{' '.join(argv)} ended with status {done.status}{last}")
-        self._initramfs.asked = False
+
+    def _strangers(self) -> str:
+        """A program of this machine's architecture in an initramfs of a foreign root; "" when there is none."""
+        from dibble.packages.initramfs_content import foreign_program
+
+        paths = sorted((self._settings.root / "boot").glob("initrd.img-*"))
+        return next((found for path in paths if (found := foreign_program(path, self._settings.arch))), "")
 
     def quick_depmod(self) -> AbstractContextManager[None]:
         """While the block runs, depmod in the root takes what was done ahead of its work; the same comes out."""

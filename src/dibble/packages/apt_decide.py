@@ -60,6 +60,9 @@ class AptSettings:
     """For maintainer scripts, as SOURCE_DATE_EPOCH: useradd(8) and others write the day into files."""
     use: Callable[[Iterable[str]], None] = lambda digests: None
     """Told the sha256 of packages before they are looked for, so that nobody removes them (`Store.use_packages`)."""
+    native: tuple[str, Path] | None = None
+    """For a root whose programs are emulated: this machine's architecture, and a new directory on the store's file
+    system for programs of it (`native_tools`)."""
     scratch: Path | None = None
     """A directory for what lives no longer than the build; kernel modules are decompressed into it, ahead."""
 

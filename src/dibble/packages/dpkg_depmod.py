@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dibble.events import Events
+    from dibble.packages.dpkg_stand_in import Started
     from dibble.packages.kernel_modules import Plain, PlainModules
 
 PROGRAM = "usr/sbin/depmod"
@@ -36,9 +37,10 @@ _CONFIGURATION = ("etc/depmod.d", "run/depmod.d", "usr/local/lib/depmod.d", "usr
 class Depmod:
     """Carries out depmod calls in one target. `modules` knows the plain modules of its kernels."""
 
-    def __init__(self, modules: PlainModules | None, events: Events) -> None:
+    def __init__(self, modules: PlainModules | None, events: Events, started: Started | None = None) -> None:
         self._modules = modules
         self._events = events
+        self._started = started
 
     @contextlib.contextmanager
     def around(self, root: Path) -> Iterator[None]:
@@ -83,7 +85,10 @@ class Depmod:
             return False
         mounts.bind(plain.directory, shown, read_only=True)
         try:
-            argv = [f"{seen}/depmod", "-b", f"{seen}/work", real.name]
+            started = self._started(place, "usr/bin/kmod") if self._started else None
+            if started:  # kmod(8) goes by its name
+                started[1:1] = ["--argv0", "depmod"]
+            argv = [*(started or [f"{seen}/depmod"]), "-b", f"{seen}/work", real.name]
             with self._events.activity("depmod"):
                 done = run(argv, root=root, env=ENVIRONMENT, check=False)
         finally:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dibble.events import Events
+    from dibble.packages.dpkg_stand_in import Started
     from dibble.packages.kernel_modules import Plain, PlainModules
 
 PROGRAM = "usr/lib/dracut/dracut-install"
@@ -35,9 +36,10 @@ _MODULES = "lib/modules/"
 class DracutInstall:
     """Carries out calls in one target, whose modules must not change while it does."""
 
-    def __init__(self, modules: PlainModules | None, events: Events) -> None:
+    def __init__(self, modules: PlainModules | None, events: Events, started: Started | None = None) -> None:
         self._modules = modules
         self._events = events
+        self._started = started
 
     @contextlib.contextmanager
     def around(self, root: Path) -> Iterator[None]:
@@ -47,14 +49,15 @@ class DracutInstall:
         if modules is None or not modules.known or program.is_symlink() or not program.is_file():
             yield
             return
-        calls = _Calls(root, modules, self._events)
+        calls = _Calls(root, modules, self._events, self._started)
         with StandIn(PROGRAM, calls.carry_out).around(root), contextlib.closing(calls):
             yield
 
 
 class _Calls:
-    def __init__(self, root: Path, modules: PlainModules, events: Events) -> None:
+    def __init__(self, root: Path, modules: PlainModules, events: Events, started: Started | None) -> None:
         self._root = root
+        self._started = started
         self._events = events
         self._modules = modules
         self._shown: dict[str, tuple[Path, Path] | None] = {}
@@ -82,7 +85,8 @@ class _Calls:
         seen = f"/{there.relative_to(self._root)}"
         copied = resolve_inside(self._root, f"{target}/{_MODULES}{version}")
         before = set(_modules_in(copied))
-        argv = [f"/{place.relative_to(self._root)}/dracut-install"]
+        own = [f"/{place.relative_to(self._root)}/dracut-install"]
+        argv = (self._started(place, PROGRAM) if self._started else None) or own
         argv += [seen if word == directory else word for word in words]
         with self._events.activity("modules"):
             done = run(argv, root=self._root, env=ENVIRONMENT, check=False)

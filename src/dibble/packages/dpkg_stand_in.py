@@ -10,16 +10,22 @@ import contextlib
 import os
 import shutil
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.sandbox import mounts
 from dibble.sandbox.syscalls import MNT_DETACH, mount_over, umount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 _STOP = "-"
+NATIVE = "native"
+"""Where, in the directory of a stand-in, programs of this machine are shown for a foreign target."""
+
+Started = Callable[[Path, str], list[str] | None]
+"""(directory in the target, path of a program) → the words that start this machine's own build of it, or None."""
 
 _STUB = """#!/bin/sh
 place=/{place}
@@ -63,6 +69,7 @@ class StandIn:
         place.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, place)
+            stack.callback(_hide, place / NATIVE)
             if not self._stand(program, place, stack):
                 yield
                 return
@@ -115,3 +122,8 @@ class StandIn:
                     answer = os.open(place / f"answer.{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
                     stack.callback(os.close, answer)
                     os.write(answer, b"done\n" if done else b"plain\n")
+
+
+def _hide(shown: Path) -> None:
+    with contextlib.suppress(OSError):  # it was never shown
+        umount(shown, MNT_DETACH)

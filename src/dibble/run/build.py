@@ -291,6 +291,8 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
     from dibble.packages.apt_decide import AptSettings
     from dibble.packages.kernel_modules import SCRATCH_BYTES
     from dibble.run.executor import Executor
+    from dibble.sandbox.binfmt import is_foreign
+    from dibble.sandbox.tools import host_arch
 
     base = workspace.new_directory("base")
     (base / "mnt").mkdir()
@@ -312,6 +314,7 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
         use=plan.store.use_packages,
         in_memory=workspace.memory.allowed,
         scratch=workspace.memory_directory("scratch", SCRATCH_BYTES),
+        native=(host_arch(), workspace.new_directory("native")) if is_foreign(plan.request.arch) else None,
     )
     return Executor(
         request=plan.request,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 import uuid
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dibble import __version__
 from dibble.elements.assemble import element_set
-from dibble.errors import DiskLayoutError, OutputError, UsageError
+from dibble.errors import DiskLayoutError, OutputError
 from dibble.events import Note
 from dibble.plan.manifest import LIBRARY, digest, manifest_of
 from dibble.plan.refresh import Refresh

@@ -113,10 +113,10 @@ def program(arch: str) -> bytes:
 
 
 def rule(arch: str, interpreter: str) -> str:
-    """What is written to `register`: programs and shared objects of `arch`, whatever their OS ABI, are `interpreter`'s.
+    """What is written to `register`: programs of `arch`, whatever their OS ABI, are run by `interpreter`.
 
-    F opens the interpreter now, by its path here and not in the target; P keeps the caller's argv[0]; C lets set-user-ID
-    programs be what they are.
+    F opens the interpreter now, by its path here and not in the target; P keeps the caller's argv[0]; C lets programs
+    that set user ids do so.
     """
     machine = known(arch)
     magic = b"\x7fELF" + bytes([machine.bits // 32, 1 if machine.little else 2, 1]) + bytes(9)
@@ -182,7 +182,8 @@ def _try(arch: str, interpreter: Path, place: Path) -> None:
         host = _on_host(arch)
         broken = host if host and not interpreter.exists() else interpreter
         raise HostError(
-            f"a program of {arch} that only has to end ended with status {done.status} when {broken} ran it", hint=_AGAIN
+            f"a program of {arch} that only has to end ended with status {done.status} when {broken} ran it",
+            hint=_AGAIN,
         )
 
 
