@@ -3,6 +3,7 @@
     python -m tests.build.apt_tree_script CACHE STEPS
 
 STEPS is a JSON list of [verb, arguments…]; the result, on the standard output, is a JSON list with a value for each.
+TREE_ARCH names another architecture than amd64; with TREE_EMULATED, all of its programs are emulated.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from dibble.packages.apt_decide import AptSettings
 from dibble.packages.apt_marks import STATES
 from dibble.packages.apt_resolve import PRINT, AptTransaction, parse_transaction
 from dibble.packages.base import BootstrapRequest
+from dibble.sandbox.binfmt import enable, is_foreign, known, program
 from dibble.sandbox.enter import run_in_namespace
 from dibble.sandbox.mounts import unmount_all
 from dibble.sandbox.process import run
-from dibble.sandbox.tools import ToolsTree
+from dibble.sandbox.tools import ToolsTree, host_arch
 from dibble.sandbox.workspace import Workspace, tools_view
 from dibble.store.places import open_store
 
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from dibble.events import Event
     from dibble.sandbox.process import Completed
     from dibble.store.places import Session, Store
+
+
+ARCH = os.environ.get("TREE_ARCH", "amd64")
+_IS_QUICK = is_foreign(ARCH) and "TREE_EMULATED" not in os.environ
 
 
 class Notes:
@@ -61,6 +67,9 @@ class Driver:
         events = Events([self._notes])
         tree = ToolsTree(store.root, events)
         lowers = tree.ensure("core")
+        if is_foreign(ARCH):
+            emulator = tree.ensure("qemu-user")[0] / "usr/bin" / f"qemu-{known(ARCH).emulator}"
+            enable(ARCH, emulator, session.path / "binfmt")
         toolbox = tools_view(store, session, lowers, tree.identity)
         assert toolbox.root is not None
         self._workspace = Workspace(session, toolbox.root, toolbox)
@@ -71,7 +80,8 @@ class Driver:
         self.root = self._workspace.target
         settings = AptSettings(
             root=self.root,
-            arch="amd64",
+            arch=ARCH,
+            native=(host_arch(), self._workspace.new_directory("native")) if _IS_QUICK else None,
             packages_dir=store.packages,
             blobs_dir=store.blobs,
             state_dir=store.repositories,
@@ -190,6 +200,25 @@ class Driver:
         done: Completed = run(argv, root=self.root, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, check=False)
         return [done.status, done.output]
 
+    def listing(self) -> dict[str, str]:
+        """Every path of the root with a digest of what it is."""
+        entries = in_names(of_root(self.root))
+        return {path: sha256(repr(entry).encode()).hexdigest() for path, entry in entries.items()}
+
+    def programs(self, arch: str) -> list[str]:
+        """The files of the root that are programs or libraries for an architecture."""
+        head = program(arch)[:20]
+        found = []
+        for path, entry in of_root(self.root).items():
+            if entry.content[:4] == head[:4] and entry.content[4:6] + entry.content[18:20] == head[4:6] + head[18:20]:
+                found.append(path)
+        return found
+
+    def native_programs(self) -> int:
+        """How many programs of the root are this machine's own while its scripts run."""
+        with self.apt._quick():
+            return len(self.programs(host_arch()))
+
     def lower(self) -> str:
         """Names all that is in the lower layer of packages: the same name, the same bytes, owners and modes."""
         return repr(hash(tuple(sorted(of_root(self._merged).items()))))
@@ -201,7 +230,7 @@ class Driver:
 
 def _request(values: dict[str, Any]) -> BootstrapRequest:
     given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
-    return BootstrapRequest(arch="amd64", **given)
+    return BootstrapRequest(arch=ARCH, **given)
 
 
 def _steps(cache: Path, steps: list[list[Any]]) -> list[object]:

@@ -38,7 +38,7 @@ def foreign_program(path: Path, arch: str) -> str:
     return ""
 
 
-def _files(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+def _files(file: IO[bytes] | _Prefixed) -> Iterator[tuple[str, bytes]]:
     """(name, first bytes) of every file. Raises ValueError, EOFError or OSError for what cannot be read."""
     while True:
         start = _skip_zeros(file)
@@ -47,11 +47,15 @@ def _files(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         if start[:6] in _NEWC:
             yield from _archive(_Prefixed(start, file))
         else:
-            yield from _files(_decompressed(start, file))
+            content = _decompressed(start, file)
+            first = content.read(1)
+            if not first:  # a frame that is cut off gives nothing, without an error
+                raise EOFError("nothing is in it")
+            yield from _files(_Prefixed(first, content))
             return
 
 
-def _skip_zeros(file: IO[bytes]) -> bytes | None:
+def _skip_zeros(file: IO[bytes] | _Prefixed) -> bytes | None:
     while block := file.read(4):
         if block != bytes(4)[: len(block)]:
             return block + file.read(4)
@@ -61,44 +65,51 @@ def _skip_zeros(file: IO[bytes]) -> bytes | None:
 class _Prefixed:
     """A stream with some bytes put back in front, that knows its position for padding."""
 
-    def __init__(self, start: bytes, rest: IO[bytes]) -> None:
+    def __init__(self, start: bytes, rest: IO[bytes] | _Prefixed) -> None:
         self._start = start
         self._rest = rest
         self.position = 0
 
-    def read(self, size: int) -> bytes:
-        data, self._start = self._start[:size], self._start[size:]
-        while len(data) < size:
-            more = self._rest.read(size - len(data))
+    def read(self, size: int = -1) -> bytes:
+        """At most so many bytes, less only at the end."""
+        data, self._start = self._start[:size] if size >= 0 else self._start, self._start[size:] if size >= 0 else b""
+        while size < 0 or len(data) < size:
+            more = self._rest.read(size - len(data) if size >= 0 else 1 << 20)
             if not more:
-                raise EOFError("the archive is cut off")
+                break
             data += more
-        self.position += size
+        self.position += len(data)
+        return data
+
+    def exactly(self, size: int) -> bytes:
+        data = self.read(size)
+        if len(data) < size:
+            raise EOFError("the archive is cut off")
         return data
 
     def align(self) -> None:
-        self.read(-self.position % 4)
+        self.exactly(-self.position % 4)
 
 
 def _archive(stream: _Prefixed) -> Iterator[tuple[str, bytes]]:
     while True:
-        header = stream.read(_HEADER)
+        header = stream.exactly(_HEADER)
         if header[:6] not in _NEWC:
             raise ValueError("no cpio header")
         size, name_size = int(header[54:62], 16), int(header[94:102], 16)  # c_filesize, c_namesize
-        name = stream.read(name_size)[:-1]
+        name = stream.exactly(name_size)[:-1]
         stream.align()
-        head = stream.read(min(size, 64))
+        head = stream.exactly(min(size, 64))
         left = size - len(head)
         while left:
-            left -= len(stream.read(min(left, 1 << 20)))
+            left -= len(stream.exactly(min(left, 1 << 20)))
         stream.align()
         if name == _TRAILER:
             return
         yield name.decode("utf-8", "replace"), head
 
 
-def _decompressed(start: bytes, rest: IO[bytes]) -> IO[bytes]:
+def _decompressed(start: bytes, rest: IO[bytes] | _Prefixed) -> IO[bytes]:
     whole = io.BytesIO(start + rest.read())
     if start.startswith(b"\x28\xb5\x2f\xfd"):
         import zstandard
