@@ -33,7 +33,7 @@ from dibble.packages.dpkg_dracut import DracutInstall
 from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff, quick_environment
 from dibble.packages.dpkg_initramfs import command as initramfs_command
 from dibble.packages.dpkg_scan import is_risky
-from dibble.packages.native_tools import INITRAMFS, NativeTools
+from dibble.packages.native_tools import CLEANS_LIBRARIES, INITRAMFS, NativeTools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -150,10 +150,13 @@ class Apt(AptDecisions):
             with self._events.activity("preinst"), temporary_awk(root):
                 self._preinsts(target, placed)
             honour_diversions(root, placed)
+            early = [CLEANS_LIBRARIES] if self._native is not None and CLEANS_LIBRARIES in present else []
+            if early:
+                target.dpkg("--force-depends", "--configure", *early)
             stack.enter_context(self._quick())
             if first := [name for name in FIRST if name in present]:
                 target.dpkg("--force-depends", "--configure", *first)
-            if basic := [name for name in essentials(placed) if name not in first]:
+            if basic := [name for name in essentials(placed) if name not in (*early, *first)]:
                 target.dpkg("--configure", "--no-triggers", *basic, later=True)
             if left_out:
                 target.dpkg("--configure", "--no-triggers", "-a", later=True)

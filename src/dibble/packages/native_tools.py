@@ -48,6 +48,8 @@ INITRAMFS = (
 """Of these, what no hook copies into an initramfs."""
 MODULES = ("dracut-install", "kmod")
 """What is started by us, about kernel modules."""
+CLEANS_LIBRARIES = "usr-is-merged"
+"""Removes directories of libraries that no package has (Debian 12), so it is configured before programs are bound."""
 _LEFT_OUT_OF_INITRAMFS = frozenset({"libkmod2"})
 """Libraries that hooks find by looking into all directories of libraries."""
 _PERL_LIBRARY = re.compile(r"lib[a-z0-9.+-]+-perl|libperl5\.\d+")
