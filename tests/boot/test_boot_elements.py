@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from typing import Any
 
 import pytest
+from tests.boot.booted import ADDRESS, PASSWORD, ROOT_MIB, boot, grow
 from tests.people import ourselves
 
 from dibble.sandbox.tools import host_arch
@@ -17,13 +16,9 @@ pytestmark = [
     pytest.mark.skipif(host_arch() != "amd64", reason="the firmware and kernel are amd64's"),
 ]
 
-PASSWORD = "correct horse"
 # openssl passwd -6 -salt serialline 'correct horse'
 HASH = "$6$serialline$kBEho61j0S4MxlhGs1dOY4SI3/oYUys6LYixdqUVT2LBFG5BaSgzrv9ODyECVHBHDf.KGe9KRz2dFiQ.pZVst."
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEw0 somebody@example"
-ROOT_MIB = 3500  # the disk is made larger than the image before it boots
-# An interface that is plugged in is set up beside the boot, which does not wait for it.
-ADDRESS = "timeout 90 sh -c 'until ip -4 -o address show scope global | grep .; do sleep 1; done'"
 WELL = {
     "state": "systemctl is-system-running --wait",
     "failed": "systemctl --failed --no-legend --plain",
@@ -35,7 +30,7 @@ WELL = {
 }
 
 
-def boot(name: str, elements: str, user: str, commands: dict[str, str], **variables: str) -> dict[str, str]:
+def built_and_booted(name: str, elements: str, user: str, commands: dict[str, str], **variables: str) -> dict[str, str]:
     """Build a Debian with `elements`, boot it on a larger disk and return what `WELL` and `commands` print there."""
     person = ourselves()
     directory = person.directory(f"boot-{name}")
@@ -43,27 +38,14 @@ def boot(name: str, elements: str, user: str, commands: dict[str, str], **variab
     words = ("build", "-o", "image", "debian-minimal", "vm", "growroot", *elements.split())
     person.dibble(*words, cwd=directory, env=env, timeout=1800)
     image = directory / "image.qcow2"
-    subprocess.run(["qemu-img", "resize", "-q", image, "5G"], check=True)
-    log = directory / "serial.log"
-    commands = {**WELL, **commands}
-    done = person.dibble(
-        *("boot", image, "--json", "--timeout", "900", "--serial-log", log, "--login", user, "--password", PASSWORD),
-        *(word for command in commands.values() for word in ("--command", command)),
-        check=False,
-        timeout=2400,
-    )
-    lines = done.stdout.splitlines()
-    assert lines, done.stderr
-    result: dict[str, Any] = json.loads(lines[-1])
-    assert result["error"] is None, f"{result['error']}\n{done.stderr[-2000:]}\n{log.read_text()[-4000:]}"
-    printed = {entry["command"]: str(entry["output"]) for entry in result["commands"]}
-    return {name: printed[command] for name, command in commands.items()}
+    grow(image)
+    return boot(person, image, user, {**WELL, **commands})[1]
 
 
 @pytest.fixture(scope="module")
 def by_ifupdown(debian_packages: None) -> dict[str, str]:
     """The kernel does not talk on the serial line, so that whoever logs in there owes it to an element."""
-    return boot(
+    return built_and_booted(
         "ifupdown",
         "dhcp-all-interfaces dynamic-login enable-serial-console runtime-ssh-host-keys",
         "root",
@@ -89,7 +71,7 @@ def by_glean(debian_packages: None) -> dict[str, str]:
         subprocess.run([*pip, "glean==1.25.1"], check=True)
     links = "".join(f'<a href="{wheel.name}">{wheel.name}</a>\n' for wheel in mirror.glob("*.whl"))
     (mirror / "index.html").write_text(links)
-    return boot(
+    return built_and_booted(
         "glean",
         "devuser openssh-server pypi simple-init",
         "devuser",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.boot.booted import ADDRESS, PASSWORD, ROOT_MIB, boot, grow
 from tests.people import ordinary_user, ourselves
 
 from dibble.sandbox.tools import host_arch
@@ -20,8 +20,6 @@ pytestmark = [
     pytest.mark.skipif(host_arch() != "amd64", reason="the firmware and kernel are amd64's"),
 ]
 
-PASSWORD = "correct horse"
-ROOT_MIB = 3500  # the disk is made larger than the image before it boots
 COMMANDS = {
     "name": 'getent hosts "$(hostname)"',
     "state": "systemctl is-system-running --wait",
@@ -29,8 +27,7 @@ COMMANDS = {
     "root size": "findmnt --noheadings --output SIZE --bytes /",
     "firmware": "test -d /sys/firmware/efi && echo uefi || echo bios",
     "root by": "grep -o 'root=[^ ]*' /proc/cmdline",
-    # An interface that is plugged in is set up beside the boot, which does not wait for it.
-    "address": "timeout 90 sh -c 'until ip -4 -o address show scope global | grep .; do sleep 1; done'",
+    "address": ADDRESS,
     "sudo": "sudo -n id -u",
     "ssh": "systemctl is-active ssh",
     "keys": "ls /etc/ssh/ssh_host_ed25519_key",
@@ -68,53 +65,33 @@ def image_of(case: Case) -> Path:
     person.dibble("build", "-o", "image", *elements, cwd=directory, env=env, timeout=1800)
     image = directory / "image.qcow2"
     subprocess.run(["qemu-img", "check", "-q", image], check=True)
-    subprocess.run(["qemu-img", "resize", "-q", image, "5G"], check=True)
+    grow(image)
     return image
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
-def booted(request: pytest.FixtureRequest, debian_packages: None) -> tuple[Case, dict[str, Any]]:
-    """What `dibble boot` said of a case, and what each command printed."""
+def booted(request: pytest.FixtureRequest, debian_packages: None) -> tuple[Case, dict[str, Any], dict[str, str]]:
+    """A case, what `dibble boot` said of it, and what each command printed."""
     case: Case = request.param
     image = image_of(case)
     person = ordinary_user() if case.rootless else ourselves()
-    words: list[str] = []
-    for command in COMMANDS.values():
-        words += ["--command", command]
-    log = image.with_name("serial.log")
-    done = person.dibble(
-        *("boot", image, "--firmware", case.firmware, "--json", "--timeout", "900", "--serial-log", log),
-        *("--login", "devuser", "--password", PASSWORD, *words),
-        check=False,
-        timeout=2400,
-    )
-    lines = done.stdout.splitlines()
-    assert lines, done.stderr
-    result: dict[str, Any] = json.loads(lines[-1])
-    assert result["error"] is None, f"{result['error']}\n{done.stderr[-2000:]}\n{log.read_text()[-4000:]}"
-    return case, result
+    return (case, *boot(person, image, "devuser", COMMANDS, "--firmware", case.firmware))
 
 
-def output(booted: tuple[Case, dict[str, Any]], name: str) -> str:
-    command = COMMANDS[name]
-    found = next(entry for entry in booted[1]["commands"] if entry["command"] == command)
-    return str(found["output"])
-
-
-def test_all_is_well_in_the_guest(booted: tuple[Case, dict[str, Any]]) -> None:
+def test_all_is_well_in_the_guest(booted: tuple[Case, dict[str, Any], dict[str, str]]) -> None:
     """One test for a boot, which takes a minute without KVM; each line says what it is about."""
-    case, result = booted
+    case, result, output = booted
     assert result["firmware"] == case.firmware
-    assert output(booted, "firmware") == case.firmware
-    assert output(booted, "failed") == "", "failed units"
-    assert output(booted, "state") == "running"
-    assert "debian" in output(booted, "name"), "the host's own name resolves"
-    assert int(output(booted, "root size")) > ROOT_MIB << 20, "the root file system has grown"
-    assert output(booted, "root by") == "root=LABEL=cloudimg-rootfs"
-    assert "10.0.2.15" in output(booted, "address"), "the network is up by DHCP"
-    assert output(booted, "sudo") == "0"
-    assert output(booted, "ssh") == "active"
-    assert output(booted, "keys") == "/etc/ssh/ssh_host_ed25519_key", "host keys were made at the first boot"
-    assert len(output(booted, "machine")) == 32
-    assert output(booted, "audit") == ""
-    assert result["ok"] is True or output(booted, "audit") == ""
+    assert output["firmware"] == case.firmware
+    assert output["failed"] == "", "failed units"
+    assert output["state"] == "running"
+    assert "debian" in output["name"], "the host's own name resolves"
+    assert int(output["root size"]) > ROOT_MIB << 20, "the root file system has grown"
+    assert output["root by"] == "root=LABEL=cloudimg-rootfs"
+    assert "10.0.2.15" in output["address"], "the network is up by DHCP"
+    assert output["sudo"] == "0"
+    assert output["ssh"] == "active"
+    assert output["keys"] == "/etc/ssh/ssh_host_ed25519_key", "host keys were made at the first boot"
+    assert len(output["machine"]) == 32
+    assert output["audit"] == ""
+    assert result["ok"] is True or output["audit"] == ""

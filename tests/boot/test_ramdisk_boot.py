@@ -56,6 +56,14 @@ def test_the_pieces_of_init_run_and_the_memory_is_tested(name: str, debian_packa
     assert result["error"]["message"].startswith("the guest ended"), said[-3000:]
 
 
+def test_a_kernel_starts_without_an_initial_ramdisk_and_gets_its_command_line(debian_packages: None) -> None:
+    made = ramdisks.ramdisk("busybox")
+    words = ("--append", "said.by=us panic=1", "--marker", "said.by=us", "--timeout", "600", "--json")
+    done = made.person.dibble("boot", made.kernel, *words, check=False, timeout=1200)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["ok"] is True, done.stdout[-2000:]
+
+
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
 def test_an_iso_starts_the_ramdisk(firmware: str, debian_packages: None) -> None:
     result, said = boot("busybox", "--firmware", firmware, marker="probe: module", iso=True)

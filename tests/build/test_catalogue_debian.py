@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
-import threading
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.build.catalogue_images import CLOUD, CONTENT_LIMIT, Image, build, owned, serve
 from tests.build.small_elements import SmallElements
 
 if TYPE_CHECKING:
@@ -25,101 +20,10 @@ if TYPE_CHECKING:
 
     from tests.people import Person
 
+
 pytestmark = pytest.mark.build
 
-CONTENT_LIMIT = 1 << 20
-WANTS = "etc/systemd/system/multi-user.target.wants"
-CLOUD = "etc/cloud/cloud.cfg.d"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEw0 somebody@example"
-
-
-@dataclass
-class Image:
-    """A tree out of a tar: `text` of small files, `links`, `modes`, and what lies beside the image."""
-
-    person: Person
-    directory: Path
-    name: str
-    output: str
-    text: dict[str, str] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
-    modes: dict[str, int] = field(default_factory=dict)
-    owners: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        with tarfile.open(self.directory / f"{self.name}.tar") as archive:
-            for member in archive:
-                path = os.path.normpath(member.name)
-                self.modes[path] = member.mode
-                self.owners[path] = (member.uid, member.gid)
-                if member.issym():
-                    self.links[path] = member.linkname
-                elif member.isreg() and member.size < CONTENT_LIMIT:
-                    data = archive.extractfile(member)
-                    assert data is not None
-                    self.text[path] = data.read().decode("utf-8", "replace")
-
-    def lines(self, path: str) -> list[str]:
-        return self.text[path].splitlines()
-
-    def enabled(self, unit: str) -> bool:
-        """Whether systemd starts a unit at boot."""
-        return any(path.endswith(f".wants/{unit}") for path in self.links if path.startswith("etc/systemd/system/"))
-
-    @cached_property
-    def packages(self) -> dict[str, str]:
-        """Installed packages and their versions."""
-        found = {}
-        for block in self.text_of_dpkg.split("\n\n"):
-            fields = dict(re.findall(r"^(Package|Status|Version): (.*)$", block, re.M))
-            if fields.get("Status") == "install ok installed":
-                found[fields["Package"]] = fields["Version"]
-        return found
-
-    @cached_property
-    def text_of_dpkg(self) -> str:
-        with tarfile.open(self.directory / f"{self.name}.tar") as archive:
-            data = archive.extractfile("./var/lib/dpkg/status")
-            assert data is not None
-            return data.read().decode()
-
-    def passwd(self, user: str) -> list[str]:
-        (entry,) = [line.split(":") for line in self.lines("etc/passwd") if line.startswith(f"{user}:")]
-        return entry
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def serve(directory: Path) -> Iterator[str]:
-    """A web server for a directory."""
-
-    def handler(*arguments: object) -> _Quiet:
-        return _Quiet(*arguments, directory=str(directory))  # type: ignore[arg-type] # what the server gives
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def build(elements: SmallElements, name: str, *words: str, formats: str = "tar", **variables: str) -> Image:
-    env = elements.environment(**variables)
-    person = elements.person
-    done = person.dibble("build", "-t", formats, "-o", name, *words, cwd=elements.place, env=env, timeout=1800)
-    return Image(person, elements.place, name, done.stdout)
-
-
-def owned(person: Person, *paths: Path) -> None:
-    for path in paths:
-        os.chown(path, person.uid, person.gid)
-        if path.is_dir():
-            owned(person, *path.iterdir())
 
 
 # --- a machine of one's own
@@ -505,79 +409,6 @@ def test_dkms_builds_modules_for_the_kernel_of_the_image(cloud: Image) -> None:
 def test_stable_interface_names_leave_naming_to_systemd(cloud: Image) -> None:
     assert "etc/systemd/network/99-default.link" not in cloud.modes
     assert [path for path in cloud.modes if path.startswith("etc/network/interfaces.d/")] == []
-
-
-# --- Python
-
-
-@pytest.fixture(scope="module")
-def python(ourselves: Person) -> Image:
-    person = ourselves
-    elements = SmallElements(person, person.directory("catalogue-python"))
-    elements.write("uses-pip/element-deps", "pip-and-virtualenv\n")
-    elements.write("uses-pip/README.rst", "========\nuses-pip\n========\nInstalls by pip.\n")
-    elements.script(
-        "uses-pip/install.d/70-uses-pip",
-        "cat /root/.config/pip/pip.conf > /etc/pip-while-building\n"
-        "$DIB_PYTHON_PIP --version > /etc/pip-version\nvirtualenv --version\n"
-        "$DIB_PYTHON_VIRTUALENV /opt/own\n/opt/own/bin/pip install glean\necho $PIP_CACHE_DIR > /etc/pip-cache-dir",
-    )
-    index = person.cache / "pypi/mirror/glean"
-    index.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(index), "glean==1.25.1"]
-    if not list(index.glob("glean-1.25.1-*.whl")):
-        subprocess.run(pip, check=True)
-    (index / "index.html").write_text("".join(f'<a href="{p.name}">{p.name}</a>\n' for p in index.glob("*.whl")))
-    words = "debian-minimal ensure-venv mellanox nm-dhcp-ib-interfaces pip-and-virtualenv pip-cache pypi simple-init"
-    words += " uses-pip"
-    variables = {
-        "DIB_INSTALLTYPE_pip_and_virtualenv": "package",
-        "DIB_INSTALLTYPE_simple_init": "package",
-        "DIB_NO_PYPI_PIP": "1",
-        "DIB_PIP_RETRIES": "2",
-    }
-    return build(elements, "python", *words.split(), **variables)
-
-
-def test_pip_takes_packages_from_the_mirror_while_building_only(python: Image) -> None:
-    conf = python.lines("etc/pip-while-building")
-    assert "index-url = file:///tmp/pypi" in conf
-    assert "retries = 2" in conf
-    assert not [line for line in conf if "extra-index-url" in line]
-    assert "root/.config/pip/pip.conf" not in python.modes
-    assert "root/.pydistutils.cfg" not in python.modes
-    assert not [path for path in python.modes if path.startswith("tmp/")]
-
-
-def test_pip_and_virtual_environments_are_there(python: Image) -> None:
-    assert {"python3-pip", "python3-venv", "virtualenv"} <= set(python.packages)
-    assert python.lines("etc/pip-version")[0].startswith("pip ")
-    assert "opt/own/bin/glean" in python.modes
-    assert "root/.cache/pip" not in python.modes
-
-
-def test_pip_cache_is_where_the_image_does_not_keep_it(python: Image) -> None:
-    assert python.lines("etc/pip-cache-dir") == ["/tmp/pip"]
-
-
-def test_simple_init_leaves_the_network_to_glean(python: Image) -> None:
-    assert "opt/glean/bin/glean" in python.modes
-    assert python.enabled("glean-early.service")
-    assert "glean@" in python.text["etc/udev/rules.d/99-glean.rules"]
-    assert [path for path in python.modes if path.startswith("etc/network/interfaces.d/")] == []
-    assert python.lines(f"{CLOUD}/91-dib-cloud-init-datasources.cfg") == ["datasource_list: [None]"]
-
-
-def test_mellanox_modules_are_loaded_at_boot(python: Image) -> None:
-    assert {"mlx4_core", "mlx5_core", "ib_ipoib"} <= set(python.lines("etc/modules-load.d/mellanox.conf"))
-    assert {"rdma-core", "mstflint"} <= set(python.packages)
-    assert "etc/udev/rules.d/81-mellanox.rules" in python.modes
-
-
-def test_infiniband_gets_its_address_by_dhcp(python: Image) -> None:
-    profile = "etc/NetworkManager/system-connections/infiniband.nmconnection"
-    assert "type=infiniband" in python.lines(profile)
-    assert python.modes[profile] == 0o600
 
 
 # --- without a cloud, out of an image of another kind

@@ -58,3 +58,40 @@ class HookBuild:
         done = run([str(ELEMENTS / script), *arguments], env=variables, cwd=self.out, check=False)
         assert done.status == status, done.output
         return done
+
+
+def run_inside(
+    build: HookBuild, script: str, *arguments: str, status: int = 0, env: Mapping[str, str] | None = None
+) -> Completed:
+    """Run a script that works inside the target on the target's directory: it has no other root here."""
+    text = (ELEMENTS / script).read_text()
+    for top in ("/etc/", "/boot/", "/usr/lib/modules", "/tmp/yum"):
+        text = text.replace(f" {top}", f" {build.target}{top}").replace(f"={top}", f"={build.target}{top}")
+    copy = build.root / "inside"
+    copy.write_text(text)
+    copy.chmod(0o755)
+    variables = {"PATH": f"{build.bin}:{SYSTEM}", "HOME": str(build.root), **(env or {})}
+    done = run([str(copy), *arguments], env=variables, cwd=build.out, check=False)
+    assert done.status == status, done.output
+    return done
+
+
+def after(words: list[str], option: str) -> list[str]:
+    """The values of an option that may be repeated."""
+    return [words[number + 1] for number, word in enumerate(words) if word == option]
+
+
+def downloads(build: HookBuild, files: Mapping[str, str]) -> None:
+    """A `cache-url` that knows these files by the last part of their address, and an `extract-image`."""
+    web = build.root / "web"
+    web.mkdir()
+    for name, text in files.items():
+        (web / name).write_text(text)
+    for name, lines in {
+        "cache-url": ['[ "$1" != -f ] || shift', f'cp "{web}/${{1##*/}}" "$2"'],
+        "extract-image": ['echo "unpacking $DIB_LOCAL_IMAGE"'],
+        "signed-text": ['[ "$1" != -f ] || shift 2', f"[ ! -e {build.root}/forged ] || exit 1", 'cat "$2"'],
+        "ubuntu-key": ['echo key > "$2"'],
+    }.items():
+        build.fake(name, *lines)
+        shutil.move(build.bin / name, build.hooks / "bin" / name)

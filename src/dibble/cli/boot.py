@@ -33,10 +33,8 @@ _MOMENTS = {"output": "first output", "kernel": "kernel", "prompt": "prompt", "s
     short_help="Boot an image in QEMU and see it come up.",
 )
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option(
-    "--initrd", type=click.Path(path_type=Path), metavar="FILE", help="IMAGE is a kernel, with this initial ramdisk."
-)
-@click.option("--append", default="", metavar="TEXT", help="For the kernel's command line, with --initrd.")
+@click.option("--initrd", type=click.Path(path_type=Path), metavar="FILE", help="For an IMAGE that is a kernel.")
+@click.option("--append", default="", metavar="TEXT", help="For the command line of an IMAGE that is a kernel.")
 @click.option("--firmware", type=click.Choice(["auto", "bios", "uefi"]), default="auto", help="Default: by the image.")
 @click.option(
     "-a", "--arch", type=click.Choice(["auto", "amd64", "i386", "arm64"]), default="auto", help="Default: by the image."
@@ -63,7 +61,7 @@ _MOMENTS = {"output": "first output", "kernel": "kernel", "prompt": "prompt", "s
 @click.option("--tools", type=click.Choice(["tree", "host"]), default="tree", help="Whose QEMU; default: dibble's own.")
 @click.option("--offline", is_flag=True, help="Use only what is in the cache.")
 def boot(image: Path, **options: Any) -> int:
-    """Boot IMAGE (raw, qcow2 …) in QEMU and wait for its login prompt.
+    """Boot IMAGE (raw, qcow2 …, or a kernel) in QEMU and wait for its login prompt.
 
     Ends with 0 when the prompt came and every command ended with 0. The image is not changed, unless --writable.
 

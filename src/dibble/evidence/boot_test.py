@@ -78,9 +78,9 @@ class BootRequest:
 
     image: Path
     initrd: Path | None = None
-    """With it, the image is a kernel, which is started with this initial ramdisk and no disk."""
+    """For an image that is a kernel, which is started without a disk."""
     append: str = ""
-    """For the kernel's command line, after the console."""
+    """For the kernel's command line, after the console; only where the image is a kernel."""
     arch: qemu.Arch | None = None
     firmware: image_head.FirmwareKind | None = None
     memory_mib: int = 1024
@@ -131,7 +131,7 @@ class Bench:
 
 def arch_of(request: BootRequest, bench: Bench) -> qemu.Arch:
     """The architecture asked for, or what the image tells, or the machine's own. Raises BootError, ToolFailed."""
-    told = _look(request.image, bench)[2] if request.initrd is None else None
+    told = None if _is_kernel(request) else _look(request.image, bench)[2]
     return request.arch or told or _known(bench.host_arch) or "amd64"
 
 
@@ -147,8 +147,8 @@ def _look(image: Path, bench: Bench) -> tuple[str, image_head.Partitions, qemu.A
 
 def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
     """Look at the image and decide what machine it gets. Raises BootError, ToolFailed."""
-    if request.initrd is not None:
-        return _direct_guest(request, bench, request.initrd)
+    if _is_kernel(request):
+        return _direct_guest(request, bench)
     image_format, partitions, _ = _look(request.image, bench)
     arch = arch_of(request, bench)
     firmware = request.firmware or image_head.firmware_for(partitions, arch)
@@ -168,7 +168,11 @@ def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
     )
 
 
-def _direct_guest(request: BootRequest, bench: Bench, initrd: Path) -> qemu.Guest:
+def _is_kernel(request: BootRequest) -> bool:
+    return request.initrd is not None or image_head.is_kernel(image_head.read_head(request.image))
+
+
+def _direct_guest(request: BootRequest, bench: Bench) -> qemu.Guest:
     arch = arch_of(request, bench)
     uefi = request.firmware == "uefi"
     return qemu.Guest(
@@ -180,7 +184,7 @@ def _direct_guest(request: BootRequest, bench: Bench, initrd: Path) -> qemu.Gues
         cpus=request.cpus,
         flash=qemu.flash_for(arch, bench.toolbox, bench.scratch) if uefi else None,
         network=request.network,
-        direct=qemu.Direct(bench.toolbox.path(initrd), request.append),
+        direct=qemu.Direct(bench.toolbox.path(request.initrd) if request.initrd else None, request.append),
     )
 
 
@@ -376,12 +380,13 @@ def check_request(request: BootRequest) -> None:
         raise UsageError(f"there is no image {request.image}", hint="give the path of a disk image (raw or qcow2)")
     if request.initrd is not None and not request.initrd.is_file():
         raise UsageError(f"there is no initial ramdisk {request.initrd}", hint="give the path of NAME.initramfs")
-    if request.append and request.initrd is None:
+    kernel = _is_kernel(request)
+    if request.append and not kernel:
         raise UsageError(
-            "a disk's boot loader has the kernel's command line", hint="--append is for a kernel with --initrd"
+            "a disk's boot loader has the kernel's command line", hint="--append is for an IMAGE that is a kernel"
         )
-    if request.writable and request.initrd is not None:
-        raise UsageError("a kernel with an initial ramdisk has no disk to write to", hint="leave --writable out")
+    if request.writable and kernel:
+        raise UsageError("a kernel has no disk to write to", hint="leave --writable out")
     if request.commands and request.login is None:
         raise UsageError("commands need somebody who runs them", hint="give --login USER, and --password if it has one")
     if request.marker == "":

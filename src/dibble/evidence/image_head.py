@@ -61,6 +61,15 @@ def format_of(head: bytes, image: Path) -> str:
     return "raw"
 
 
+def is_kernel(head: bytes) -> bool:
+    """Whether a file is a Linux kernel that QEMU can start: a bzImage, or an arm64 Image.
+
+    A disk for BIOS has code at the first place and "HdrS" nowhere near. Source: Linux, Documentation/arch/x86/boot.rst
+    (0x202) and Documentation/arch/arm64/booting.rst (56).
+    """
+    return head[0x202:0x206] == b"HdrS" or head[56:60] == b"ARM\x64"
+
+
 def partitions_of(head: bytes) -> Partitions:
     """The partition table at the beginning of a disk. A damaged one counts as none."""
     if head[510:512] != b"\x55\xaa":

@@ -82,9 +82,10 @@ class Flash:
 
 @dataclass(frozen=True, slots=True)
 class Direct:
-    """What QEMU starts itself, without a boot loader: an initial ramdisk, as the tools see it, and a command line."""
+    """What QEMU starts a kernel with, without a boot loader: an initial ramdisk, as the tools see it, if there is one,
+    and a command line."""
 
-    initrd: str
+    initrd: str | None = None
     append: str = ""
 
 
@@ -152,7 +153,8 @@ def _boot_from(guest: Guest) -> tuple[str, ...]:
         return ("-drive", _disk(guest), "-device", "virtio-blk-pci,drive=disk,bootindex=0")
     # These take a path as it is, commas and all.
     append = f"console={_CONSOLES[guest.arch]} {guest.direct.append}".strip()
-    return ("-kernel", guest.image, "-initrd", guest.direct.initrd, "-append", append)
+    initrd = ("-initrd", guest.direct.initrd) if guest.direct.initrd else ()
+    return ("-kernel", guest.image, *initrd, "-append", append)
 
 
 def _disk(guest: Guest) -> str:

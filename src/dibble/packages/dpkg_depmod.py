@@ -21,7 +21,8 @@ from dibble.sandbox.process import run
 from dibble.sandbox.syscalls import MNT_DETACH, umount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from dibble.events import Events
     from dibble.packages.dpkg_stand_in import Started
@@ -42,16 +43,13 @@ class Depmod:
         self._events = events
         self._started = started
 
-    @contextlib.contextmanager
-    def around(self, root: Path) -> Iterator[None]:
+    def around(self, root: Path) -> AbstractContextManager[None]:
         """Carry out its calls while the block runs, once `root` has the program as a link to kmod."""
         modules = self._modules
         is_kmod = (root / PROGRAM).is_symlink() and (root / "usr/bin/kmod").is_file()
         if modules is None or not modules.known or not is_kmod:
-            yield
-            return
-        with StandIn(PROGRAM, lambda place, words: self._carry_out(modules, root, place, words)).around(root):
-            yield
+            return contextlib.nullcontext()
+        return StandIn(PROGRAM, lambda place, words: self._carry_out(modules, root, place, words)).around(root)
 
     def placed(self, root: Path, package: Path) -> None:
         """Take note that the files of an unpacked package have just been copied into `root`."""

@@ -23,6 +23,7 @@ from dibble.sandbox.syscalls import MNT_DETACH, umount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from dibble.events import Events
@@ -41,17 +42,13 @@ class DracutInstall:
         self._events = events
         self._started = started
 
-    @contextlib.contextmanager
-    def around(self, root: Path) -> Iterator[None]:
+    def around(self, root: Path) -> AbstractContextManager[None]:
         """Carry out its calls for modules while the block runs, if `root` has the program."""
         modules = self._modules
         program = root / PROGRAM
         if modules is None or not modules.known or program.is_symlink() or not program.is_file():
-            yield
-            return
-        calls = _Calls(root, modules, self._events, self._started)
-        with StandIn(PROGRAM, calls.carry_out).around(root), contextlib.closing(calls):
-            yield
+            return contextlib.nullcontext()
+        return _Calls(root, modules, self._events, self._started).around()
 
 
 class _Calls:
@@ -63,13 +60,21 @@ class _Calls:
         self._shown: dict[str, tuple[Path, Path] | None] = {}
         """By version: the real directory of modules, and where its plain ones are shown; None when that cannot be."""
 
-    def close(self) -> None:
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        with StandIn(PROGRAM, self._carry_out).around(self._root):
+            try:
+                yield
+            finally:
+                self._close()
+
+    def _close(self) -> None:
         for found in self._shown.values():
             if found is not None:
                 with contextlib.suppress(OSError):
                     umount(found[1], MNT_DETACH)
 
-    def carry_out(self, place: Path, words: Sequence[str]) -> bool:
+    def _carry_out(self, place: Path, words: Sequence[str]) -> bool:
         """Whether the call was one of ours, and all went as with the program itself."""
         values = dict(itertools.pairwise(words))
         target, directory = values.get("-D", ""), values.get("--kerneldir", "")

@@ -1,0 +1,112 @@
+"""Images of shipped elements, built once by a test module, and what their trees hold."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import tarfile
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.build.small_elements import SmallElements
+    from tests.people import Person
+
+
+CONTENT_LIMIT = 1 << 20
+CLOUD = "etc/cloud/cloud.cfg.d"
+
+
+@dataclass
+class Image:
+    """A tree out of a tar: `text` of small files, `links`, `modes`, and what lies beside the image."""
+
+    person: Person
+    directory: Path
+    name: str
+    output: str
+    text: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    owners: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with tarfile.open(self.directory / f"{self.name}.tar") as archive:
+            for member in archive:
+                path = os.path.normpath(member.name)
+                self.modes[path] = member.mode
+                self.owners[path] = (member.uid, member.gid)
+                if member.issym():
+                    self.links[path] = member.linkname
+                elif member.isreg() and member.size < CONTENT_LIMIT:
+                    data = archive.extractfile(member)
+                    assert data is not None
+                    self.text[path] = data.read().decode("utf-8", "replace")
+
+    def lines(self, path: str) -> list[str]:
+        return self.text[path].splitlines()
+
+    def enabled(self, unit: str) -> bool:
+        """Whether systemd starts a unit at boot."""
+        return any(path.endswith(f".wants/{unit}") for path in self.links if path.startswith("etc/systemd/system/"))
+
+    @cached_property
+    def packages(self) -> dict[str, str]:
+        """Installed packages and their versions."""
+        found = {}
+        for block in self.text_of_dpkg.split("\n\n"):
+            fields = dict(re.findall(r"^(Package|Status|Version): (.*)$", block, re.M))
+            if fields.get("Status") == "install ok installed":
+                found[fields["Package"]] = fields["Version"]
+        return found
+
+    @cached_property
+    def text_of_dpkg(self) -> str:
+        with tarfile.open(self.directory / f"{self.name}.tar") as archive:
+            data = archive.extractfile("./var/lib/dpkg/status")
+            assert data is not None
+            return data.read().decode()
+
+    def passwd(self, user: str) -> list[str]:
+        (entry,) = [line.split(":") for line in self.lines("etc/passwd") if line.startswith(f"{user}:")]
+        return entry
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def serve(directory: Path) -> Iterator[str]:
+    """A web server for a directory."""
+
+    def handler(*arguments: object) -> _Quiet:
+        return _Quiet(*arguments, directory=str(directory))  # type: ignore[arg-type] # what the server gives
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def build(elements: SmallElements, name: str, *words: str, formats: str = "tar", **variables: str) -> Image:
+    env = elements.environment(**variables)
+    person = elements.person
+    done = person.dibble("build", "-t", formats, "-o", name, *words, cwd=elements.place, env=env, timeout=1800)
+    return Image(person, elements.place, name, done.stdout)
+
+
+def owned(person: Person, *paths: Path) -> None:
+    for path in paths:
+        os.chown(path, person.uid, person.gid)
+        if path.is_dir():
+            owned(person, *path.iterdir())
