@@ -90,6 +90,12 @@ class DiskLayoutError(DibbleError):
     exit_status = 2
 
 
+class ReadError(DibbleError):
+    """An image that a build begins with cannot be read."""
+
+    exit_status = 2
+
+
 class HostError(DibbleError):
     """The host lacks a right, a kernel feature, space or a tool."""
 

@@ -20,8 +20,9 @@ ALLOWED: dict[str, set[str]] = {
     "packages": {"sandbox", "store"},
     "plan": {"elements", "recipe", "store"},
     "run": {
-        "elements", "recipe", "plan", "sandbox", "store", "packages", "tree", "disk", "boot", "outputs",
+        "elements", "recipe", "plan", "sandbox", "store", "packages", "tree", "disk", "boot", "outputs", "read",
     },
+    "read": {"sandbox"},
     "tree": {"disk"},
     "disk": {"sandbox", "store", "elements", "tree"},
     "boot": {"disk", "sandbox"},

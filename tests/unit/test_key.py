@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -223,3 +224,13 @@ def test_a_path_of_the_image_in_a_descriptive_variable_is_no_host_file() -> None
         constants={},
     )
     assert not [part for part in found.parts if part.startswith("host file")]
+
+
+def test_a_large_file_counts_by_size_and_time(tmp_path: Path) -> None:
+    image = tmp_path / "image.qcow2"
+    with image.open("wb") as file:
+        file.truncate(65 << 20)
+    os.utime(image, ns=(1, 1))
+    before = named_files({"DIB_LOCAL_IMAGE": str(image)}, "", ())
+    os.utime(image, ns=(1, 2))
+    assert named_files({"DIB_LOCAL_IMAGE": str(image)}, "", ()) != before

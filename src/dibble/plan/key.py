@@ -171,7 +171,8 @@ def named_files(variables: Mapping[str, str], home: str, texts: Iterable[bytes])
     """Content digests of the host files that a variable's value or a script's `~/…` names, by path.
 
     Outside scripts may read the caller's files; those that they name plainly belong to the key. A directory in a
-    variable of DIB's (`DIB_ADD_APT_KEYS`) counts with the files right in it.
+    variable of DIB's (`DIB_ADD_APT_KEYS`) counts with the files right in it. Of what takes long to read, such as the
+    image that a build begins with, size and time count instead.
     """
     paths = set()
     for name, value in variables.items():
@@ -188,8 +189,12 @@ def named_files(variables: Mapping[str, str], home: str, texts: Iterable[bytes])
         file = Path(path)
         try:
             status = file.stat()
-            if stat.S_ISREG(status.st_mode) and status.st_size <= _NAMED_FILE_LIMIT:
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            if status.st_size <= _NAMED_FILE_LIMIT:
                 found[path] = _content(path, status.st_ctime_ns, status.st_size)
+            else:
+                found[path] = f"{status.st_size} bytes of {status.st_mtime_ns}"
         except OSError:
             continue  # what dibble cannot read, the script cannot either
     return found

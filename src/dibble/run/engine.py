@@ -80,6 +80,7 @@ class Engine:
             "merge-svc-map": lambda call: self._answer(call, engine_verbs.merge_svc_map),
             "fetch": self._fetch,
             "fetched": self._fetched,
+            "read-image": self._read_image,
         }
 
     def begin(self, step: str, *, inside: bool) -> None:
@@ -253,6 +254,21 @@ class Engine:
                 return 0  # nobody can tell whether it changes
             token = found
         self._note_origin(kind, name, token, asked=not offline)
+        return 0
+
+    def _read_image(self, call: Call) -> int:
+        """`read-image IMAGE ARCHIVE`: an archive of the system in a disk image; both are files of the caller."""
+        from dibble.read.image import archive_image
+
+        if len(call.arguments) != 2:
+            raise UsageError("dib-engine read-image: give an image and an archive", hint="read-image IMAGE ARCHIVE")
+        root = self._workspace.target if self._inside else self._workspace.view
+        image, archive = (root / str(Path(call.cwd, word)).lstrip("/") for word in call.arguments)
+        if not image.is_file():
+            raise UsageError(f"there is no image {call.arguments[0]}")
+        scratch = self._workspace.new_directory("image")
+        for point, what in archive_image(image, archive, self._workspace.toolbox, scratch).items():
+            call.output(f"{point}: {what}")
         return 0
 
     # --- support
