@@ -90,6 +90,13 @@ def test_a_build_ends_as_it_should(ending: Ending, dibble: Builder) -> None:
         assert said in done.output
 
 
+def test_a_build_that_is_not_traced_shows_no_commands(dibble: Builder) -> None:
+    done = dibble.build("probe-os", "traced", PROBE_VALUE="not traced")
+    assert done.status == 0, done.output[-3000:]
+    assert "level-0" in done.output
+    assert "traced-42" not in done.output
+
+
 @endings
 def test_a_build_of_diskimage_builder_ends_the_same(ending: Ending, dib: Builder) -> None:
     done = dib.build(*ending.words, **dict(ending.variables))

@@ -6,6 +6,7 @@ names the row of docs/differences.md that tells of it, and what diskimage-builde
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable  # noqa: TC003 - dataclass field type
 from dataclasses import dataclass
@@ -129,6 +130,21 @@ def _map(name: str) -> Callable[[Built], object]:
 
 def _starts(name: str, prefix: str) -> Callable[[Built], object]:
     return lambda built: (built.text(f"probe/{name}") or "").startswith(prefix)
+
+
+def _profiled(name: str) -> Callable[[Built], object]:
+    """The scripts in the table of dib-run-parts, sorted; its rows have a name and seconds with three decimals."""
+
+    def observe(built: Built) -> object:
+        rows = (re.fullmatch(r"dib-run-parts +(\S+) +\d+\.\d{3}", line) for line in built.lines(f"probe/{name}"))
+        return sorted(row[1] for row in rows if row)
+
+    return observe
+
+
+def _passed_over(name: str) -> Callable[[Built], object]:
+    """Which files that are no scripts dib-run-parts speaks of."""
+    return lambda built: [one for one in ("11-data", "dotted.sh") if one in (built.text(f"probe/{name}") or "")]
 
 
 ORDER = ["aaa", "9-nine", "10-B", "10-ten", "20-twenty", "100-hundred"]
@@ -524,6 +540,10 @@ CASES: tuple[Case, ...] = (
         ),
         True,
     ),
+    Case("dib-run-parts tells how long each script took", "1.8", _profiled("parts-messages"), ["10-b", "9-a", "c"]),
+    Case("dib-run-parts tells no times when a script fails", "1.8", _profiled("parts-failed-messages"), []),
+    Case("dib-run-parts passes files over in silence", "1.8", _passed_over("parts-messages"), []),
+    Case("a traced dib-run-parts names them", "1.8", _passed_over("parts-traced"), ["11-data", "dotted.sh"]),
     Case("dib-run-parts ends with a script's status", "1.8", text("parts-status"), "5"),
     Case("dib-run-parts stops there", "1.8", text("parts-failed"), ""),
     Case("dib-run-parts without a directory", "1.8", text("parts-usage"), "1"),
@@ -552,6 +572,9 @@ class Ending:
 
 
 ENDINGS: dict[str, Ending] = {
+    "a traced build shows the commands": Ending(
+        ("-x", "-x", "probe-os", "traced"), 0, "1.2", (": traced-42", "level-2"), variables=(("PROBE_VALUE", "traced"),)
+    ),
     "a script outside fails": Ending(("probe-os", "fails-outside"), 7, "1.5", ("extra-data.d/10-x:4", "fails-outside")),
     "a script inside fails": Ending(("probe-os", "fails-inside"), 9, "1.5", ("install.d/10-x:4", "fails-inside")),
     "a script of cleanup.d fails": Ending(("probe-os", "fails-late"), 11, "1.5", ("cleanup.d/10-x",)),

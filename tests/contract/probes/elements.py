@@ -197,7 +197,8 @@ chmod +x y.d/*
 parts=$_LIB/dib-run-parts
 "$parts" --list x.d > "$out/parts-list"
 "$parts" x.d > "$out/parts-run" 2> "$out/parts-messages"
-"$parts" y.d > "$out/parts-failed" 2> /dev/null || echo "$?" > "$out/parts-status"
+DIB_DEBUG_TRACE=1 "$parts" x.d > /dev/null 2> "$out/parts-traced"
+"$parts" y.d > "$out/parts-failed" 2> "$out/parts-failed-messages" || echo "$?" > "$out/parts-status"
 "$parts" 2> /dev/null || echo "$?" > "$out/parts-usage"
 RUN_PARTS_REGEX='^c$' "$parts" --list x.d > "$out/parts-pattern"
 (
@@ -343,6 +344,11 @@ ELEMENTS: dict[str, dict[str, str]] = {
     "probe-packages-too": PROBE_PACKAGES_TOO,
     "probe-kinds": PROBE_KINDS,
     "probe-sources": PROBE_SOURCES,
+    # Of builds that are traced:
+    "traced": {
+        "install.d/10-x": HEAD + 'if [ "${DIB_DEBUG_TRACE:-0}" -gt 0 ]; then set -x; fi\n: "traced-$((6 * 7))"\n',
+        "extra-data.d/10-x": HEAD + 'echo "level-${DIB_DEBUG_TRACE:-none}"\n',
+    },
     # Of builds that end badly:
     "fails-outside": {"extra-data.d/10-x": HEAD + "exit 7\n"},
     "fails-inside": {"install.d/10-x": HEAD + "exit 9\n"},
