@@ -78,14 +78,15 @@ def test_no_disk_is_made_for_a_ramdisk_or_beside_the_mark(
 
 
 def shown(text: bytes) -> set[str]:
-    names = ["init.d/20-x", "binary-deps.d/x", "static/x", f"{LIBRARY}img-functions", "install.d/10-a"]
+    names = ["init.d/20-x", "binary-deps.d/x", "static/x", "own/x", f"{LIBRARY}img-functions", "install.d/10-a"]
     return set(visible(Manifest(dict.fromkeys(names, "-0")), "install.d", "10-a", text)) - {"install.d/10-a"}
 
 
-def test_pieces_of_a_ramdisk_and_the_libraries_count_for_scripts_that_name_them() -> None:
-    assert shown(b"install-packages vim") == {"static/x"}
-    assert shown(b'cat "$(dirname "$0")/../init.d/20-x"') == {"static/x", "init.d/20-x"}
-    assert shown(b'"$TMP_HOOKS_PATH/bin/cache-url" x; [ -z "${TMP_HOOKS_PATH:-}" ]') == {"static/x"}
+def test_pieces_of_a_ramdisk_static_files_and_the_libraries_count_for_scripts_that_name_them() -> None:
+    assert shown(b"install-packages vim") == {"own/x"}
+    assert shown(b'cat "$(dirname "$0")/../init.d/20-x"') == {"own/x", "init.d/20-x"}
+    assert shown(b"rsync /tmp/in_target.d/static/ /") >= {"own/x", "static/x"}
+    assert shown(b'"$TMP_HOOKS_PATH/bin/cache-url" x; [ -z "${TMP_HOOKS_PATH:-}" ]') == {"own/x"}
     assert "init.d/20-x" in shown(b'ls "$TMP_HOOKS_PATH"')
     assert "init.d/20-x" in shown(b"ls $(dirname $0)/..")
     assert "init.d/20-x" not in shown(b'for one in "$(dirname "$0")"/../bin/*; do :; done; ls /etc/init.d')

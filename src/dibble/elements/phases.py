@@ -38,9 +38,13 @@ PHASES = (
     Phase("cleanup.d", "outside"),
 )
 
-READ_BY_NAME = frozenset({"init.d", "binary-deps.d", "udev.d", "ramdisk-install.d", "dracut-drivers.d"})
-"""Directories of ramdisks, which two or three scripts read and name (contract.md 2.6). Those that do not name one do
-not see it, like another phase's: so an edited piece of a ramdisk's init does not rebuild the packages."""
+READ_BY_NAME = frozenset(
+    {"static", "init-scripts", "init.d", "binary-deps.d", "udev.d", "ramdisk-install.d", "dracut-drivers.d"}
+)
+"""Directories that two or three scripts read and name: what the image gets as it is (contract.md 8), and those of
+ramdisks (2.6). Scripts that do not name one do not see it, like another phase's: so an edited file in `static`, or a
+piece of a ramdisk's init, does not rebuild the packages. Directories of other names are seen by every script, since
+nobody knows who reads them."""
 
 BY_DIRECTORY = {phase.directory: phase for phase in PHASES}
 
