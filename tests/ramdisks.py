@@ -46,6 +46,9 @@ sudo find . -xdev -path './boot/*' -prune -o -path './tmp/*' -prune -o -print | 
     gzip -1 > "$OLDPWD/$IMAGE_NAME.initramfs"
 """,
 }
+FIRMWARE = '#!/bin/sh\necho "probe: firmware installed with $*"\n'
+"""Stands in for a program of HP's: it says what it is called with."""
+FOR_HARDWARE = ("deploy-kexec", "hwdiscovery", "ilo")
 OUTPUTS = ("ramdisk.kernel", "ramdisk.initramfs")
 ISO = "ramdisk.iso"
 """Of the kind busybox."""
@@ -63,7 +66,11 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("busybox", ordinary_user, ("ramdisk-image-create", "debian-minimal", "hwburnin", "iso", "probe")),
+        Kind(
+            "busybox",
+            ordinary_user,
+            ("ramdisk-image-create", "debian-minimal", "hwburnin", "iso", "probe", *FOR_HARDWARE),
+        ),
         Kind(
             "dracut",
             ourselves,
@@ -104,7 +111,12 @@ def write(person: Person, place: Path, files: dict[str, str]) -> None:
 
 def build(person: Person, place: Path, *words: str) -> Ramdisk:
     """Build `ramdisk` in `place`, with the elements that are there."""
-    env = person.environment(ELEMENTS_PATH=str(place / "elements"), DIB_RELEASE="trixie", OVERWRITE_OLD_IMAGE="1")
+    env = person.environment(
+        ELEMENTS_PATH=str(place / "elements"),
+        DIB_RELEASE="trixie",
+        OVERWRITE_OLD_IMAGE="1",
+        DIB_ILO_FIRMWARE_PATH=str(place / "firmware"),
+    )
     done = person.dibble(words[0], "-o", "ramdisk", *words[1:], cwd=place, env=env, timeout=1800)
     return Ramdisk(person, place, done.stdout)
 
@@ -116,4 +128,8 @@ def ramdisk(name: str) -> Ramdisk:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")  # files that are tested side by side have their own
     place = person.directory(f"ramdisk-{name}{worker}")
     write(person, place, PROBE)
+    firmware = place / "firmware" / "CP000001.scexe"
+    firmware.parent.mkdir(exist_ok=True)
+    firmware.write_text(FIRMWARE)
+    firmware.chmod(0o755)
     return build(person, place, *kind.words)

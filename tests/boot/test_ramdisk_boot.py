@@ -46,6 +46,7 @@ def test_the_pieces_of_init_run_and_the_memory_is_tested(name: str, debian_packa
         "probe: ba9c736f",  # of the SHA-256 of "probe"
         "probe: udev rule",
         *(["probe: installed"] if name == "busybox" else []),
+        *(["probe: firmware installed with --silent", '"class" : "system"'] if name == "busybox" else []),
         "probe: module",
         "hwburnin: pass 2 of 2, 64 MiB",
         "hwburnin: passed",

@@ -48,7 +48,7 @@ def text_in(initramfs: Path, name: str) -> str:
 
 
 def files_beside(made: Ramdisk) -> set[str]:
-    return {path.name for path in made.place.iterdir()} - {"elements", "ramdisk.d"}
+    return {path.name for path in made.place.iterdir()} - {"elements", "firmware", "ramdisk.d"}
 
 
 @pytest.mark.parametrize("name", list(ramdisks.KINDS))
@@ -64,8 +64,9 @@ def test_a_kernel_and_a_ramdisk_are_made_and_no_disk(name: str, debian_packages:
 
 def test_the_pieces_stand_in_init_by_name(busybox: Ramdisk) -> None:
     pieces = re.findall(r"^### init\.d/(.*)$", text_in(busybox.initramfs, "init"), re.MULTILINE)
-    assert pieces == ["10-start-udev", "20-init-variables", "30-configure-network", "40-hw-sanity-checks", "65-probe",
-                      "70-hwburnin"]  # fmt: skip
+    assert pieces == ["10-start-udev", "20-init-variables", "30-configure-network", "40-hw-sanity-checks", "50-ilo",
+                      "60-hwdiscovery", "65-probe", "70-hwburnin", "80-deploy-baremetal", "81-deploy-kexec",
+                      "90-deploy-baremetal-restart"]  # fmt: skip
 
 
 def test_an_iso_starts_the_kernel_and_the_ramdisk_by_bios_and_by_uefi(busybox: Ramdisk) -> None:
@@ -87,6 +88,7 @@ def test_what_elements_want_is_in_a_ramdisk_of_busybox(busybox: Ramdisk) -> None
     names = names_in(busybox.initramfs)
     assert {"init", "init-func", "iscsi-target-func", "probe-installed", "bin/sha256sum", "bin/tgtd"} <= names
     assert {"bin/bash", "bin/busybox", "bin/udevd", "bin/ls", "lib/udev/rules.d/95-probe.rules"} <= names
+    assert {"ilo/CP000001.scexe", "bin/kexec", "bin/lshw"} <= names
     modules = {name.rpartition("/")[2] for name in names if ".ko" in name}
     assert len(modules) > 1000
     assert "virtio_net.ko.xz" in modules
