@@ -6,6 +6,7 @@ An element `probe` brings a piece for each part of a ramdisk, and says on the co
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,19 @@ class Ramdisk:
     @property
     def initramfs(self) -> Path:
         return self.place / "ramdisk.initramfs"
+
+
+def shell(command: str, cwd: Path) -> str:
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=cwd, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def names_in(initramfs: Path) -> set[str]:
+    listed = shell(f"gzip -dc {initramfs.name} | cpio --list --quiet", initramfs.parent)
+    return {name.removeprefix("./") for name in listed.splitlines()}
 
 
 def write(person: Person, place: Path, files: dict[str, str]) -> None:

@@ -3,14 +3,17 @@ in for them, through the variables that say where sources are."""
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 from tests.build.catalogue_images import Image, build, owned
 from tests.build.small_elements import SmallElements
+from tests.ramdisks import names_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,9 +127,8 @@ def image(ourselves: Person) -> Image:
         "WHEELS_OF_TEST": " ".join(WHEELS),  # nothing else tells that there is another mirror
         "DIB_KEYLIME_AGENT_REGISTRAR_IP": "10.0.0.1",
     }
-    words = (
-        "debian-minimal pypi pip-and-virtualenv simple-init keylime-agent tpm-emulator python-stow-versions iscsi-boot"
-    )
+    words = "debian-minimal dracut-regenerate iscsi-boot keylime-agent pip-and-virtualenv pypi python-stow-versions"
+    words += " simple-init tpm-emulator"
     return build(elements, "sources", *words.split(), **variables)
 
 
@@ -164,6 +166,19 @@ def test_the_tpm_is_emulated(image: Image) -> None:
 def test_the_newest_release_of_a_python_is_under_stow(image: Image) -> None:
     assert image.links["usr/local/bin/python3.9"].endswith("stow/python-3.9.11/bin/python3.9")
     assert "usr/local/bin/python3" not in image.modes
+
+
+def test_dracut_makes_the_initial_ramdisk_with_the_modules_that_were_named(image: Image, tmp_path: Path) -> None:
+    (name,) = [path for path in image.modes if path.startswith("boot/initrd.img-")]
+    ramdisk = tmp_path / "ramdisk"
+    with tarfile.open(image.directory / "sources.tar") as archive:
+        data = archive.extractfile(f"./{name}")
+        assert data is not None
+        packed = zstandard.ZstdDecompressor().stream_reader(data)
+        ramdisk.write_bytes(gzip.compress(packed.read(), 1))
+    ends = {path.rpartition("/")[2] for path in names_in(ramdisk)}
+    assert {"dracut-crypt-lib.sh", "lvm", "systemd-cryptsetup"} <= ends
+    assert "etc/dib_dracut_modules" not in image.modes
 
 
 def test_a_root_on_iscsi_is_found_by_the_initial_ramdisk(image: Image) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 from tests import ramdisks
 from tests.build.small_elements import SmallElements, ran
+from tests.ramdisks import names_in, shell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,19 +28,6 @@ def busybox(debian_packages: None) -> Ramdisk:
 @pytest.fixture(scope="module")
 def dracut(debian_packages: None) -> Ramdisk:
     return ramdisks.ramdisk("dracut")
-
-
-def shell(command: str, cwd: Path) -> str:
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], cwd=cwd, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def names_in(initramfs: Path) -> set[str]:
-    listed = shell(f"gzip -dc {initramfs.name} | cpio --list --quiet", initramfs.parent)
-    return {name.removeprefix("./") for name in listed.splitlines()}
 
 
 def text_in(initramfs: Path, name: str) -> str:
