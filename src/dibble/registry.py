@@ -41,6 +41,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "disk_nodes": {
         "local_loop": "dibble.disk.nodes.image:Image",
         "partitioning": "dibble.disk.nodes.partition:Partitioning",
+        "lvm": "dibble.disk.nodes.lvm:LvmNode",
+        "raid": "dibble.disk.nodes.raid:Raid",
         "mkfs": "dibble.disk.nodes.mkfs:Mkfs",
         "mount": "dibble.disk.nodes.mount:Mount",
         "fstab": "dibble.disk.nodes.fstab:Fstab",

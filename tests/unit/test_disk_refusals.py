@@ -63,7 +63,7 @@ REFUSED: dict[str, tuple[str, int | None, str]] = {
     "a key that stands twice": (disk_and("- mkfs: {base: a, base: b}"), 11, 'the key "base" stands here twice'),
     "a key that is a list": (disk_and("- ? [a]\n  : b"), 11, "a key is not a single word"),
     "an alias inside itself": ("- local_loop: &a {name: image0, mkfs: *a}\n", 1, "an alias stands inside"),
-    "an unknown plug-in": (disk_and("- lvm: {name: lvm}"), 11, 'unknown disk node "lvm" (not a plugin value)'),
+    "an unknown plug-in": (disk_and("- zfs: {name: zfs}"), 11, 'unknown disk node "zfs" (not a plugin value)'),
     "an unknown key": (disk_and("- mkfs: {base: image0, lable: x}"), 11, 'mkfs "mkfs_image0" has the unknown key'),
     "an unknown key of a partition": (
         partitioned("label: mbr", "        - {name: a, size: 1MiB, flag: boot}\n"),
@@ -307,7 +307,7 @@ def test_the_column_is_that_of_the_value_which_is_wrong() -> None:
         (disk_and("- mkfss: {base: image0}"), "did you mean mkfs"),
         (disk_and("- mkfs: {base: image0, lable: x}"), "did you mean label"),
         (disk_and("- mkfs: {base: imag0, type: ext4}"), "did you mean image0"),
-        (disk_and("- lvm: {name: lvm}"), "known are: fstab, local_loop, mkfs, mount, partitioning"),
+        (disk_and("- bcache: {name: c}"), "known are: fstab, "),
     ],
 )
 def test_a_misspelt_word_is_answered_with_the_nearest(text: str, hint: str) -> None:

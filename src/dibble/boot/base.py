@@ -30,8 +30,7 @@ def is_type(partition: Partition, types: frozenset[str]) -> bool:
 def boot_image(graph: Graph) -> str:
     """The name of the disk that firmware starts from: the one that holds `/`."""
     filesystem = filesystem_of(graph, "/")
-    bases = {partition.name: table.base for table in graph.tables for partition in table.partitions}
-    return bases.get(filesystem.base, filesystem.base) if filesystem else graph.images[0].name
+    return graph.image_of(filesystem.base) if filesystem else graph.images[0].name
 
 
 def filesystem_of(graph: Graph, path: str) -> Filesystem | None:

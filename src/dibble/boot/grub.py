@@ -91,7 +91,8 @@ def install(  # noqa: PLR0917 - everything that a boot loader can depend on
             hint=f"put /boot on one of {', '.join(_FILESYSTEM_MODULES)}",
             where=filesystem.where if filesystem else None,
         )
-    grub = _Grub(root, directory, work, toolbox, filesystem, _on_filesystem(graph, filesystem, path), epoch)
+    prefix = _on_filesystem(graph, filesystem, path)
+    grub = _Grub(root, directory, work, toolbox, filesystem, prefix, epoch, _volume_modules(graph, filesystem))
     esp = esp_directory(graph, root)
     files = BootFiles()
     if arch in ("amd64", "i386") and (table.label == "mbr" or _core_partition(table)):
@@ -114,6 +115,7 @@ class _Grub:
     filesystem: Filesystem
     prefix: str
     epoch: int
+    volume_modules: tuple[str, ...] = ()
 
     def install_bios(self) -> BootFiles:
         modules = self._modules(BIOS_FORMAT)
@@ -155,7 +157,7 @@ class _Grub:
         early = self.work / f"early-{form}.cfg"
         early.write_text(f"search.fs_uuid {_grub_uuid(self.filesystem)} root\nset prefix=($root){self.prefix}\n")
         result = self.work / f"core-{form}.img"
-        wanted = [*_MODULES, *platform_modules, _FILESYSTEM_MODULES[self.filesystem.type]]
+        wanted = [*_MODULES, *platform_modules, *self.volume_modules, _FILESYSTEM_MODULES[self.filesystem.type]]
         present = [name for name in dict.fromkeys(wanted) if (modules / f"{name}.mod").is_file()]
         argv = ["grub-mkimage", "-d", see(modules), "-O", form, "-o", see(result), "-c", see(early)]
         self.toolbox.run([*argv, "-p", self.prefix, *present])
@@ -181,6 +183,21 @@ class _Grub:
         for path in paths:
             if path.is_dir():
                 os.utime(path, (self.epoch, self.epoch))
+
+
+def _volume_modules(graph: Graph, filesystem: Filesystem) -> tuple[str, ...]:
+    """What GRUB needs to read the volumes below a file system."""
+    found: list[str] = []
+    for volume in graph.volumes_below(filesystem.base):
+        modules = volume.grub_modules
+        if modules is None:
+            raise DiskLayoutError(
+                f'GRUB cannot be started from "{filesystem.name}", as it cannot read "{volume.name}" below it',
+                hint="give /boot a file system of its own on a plain partition",
+                where=filesystem.where,
+            )
+        found += modules
+    return tuple(dict.fromkeys(found))
 
 
 def _on_filesystem(graph: Graph, filesystem: Filesystem, path: str) -> str:

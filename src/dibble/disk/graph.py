@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from dibble import registry
 from dibble.disk import model
 from dibble.disk.document import Items, Map, Value, Word, read_description
-from dibble.disk.nodes.base import Context, Entry, Node, NodeInfo, kind_of, nearest
+from dibble.disk.nodes.base import Context, Entry, Members, Node, kind_of, nearest
 from dibble.disk.nodes.mount import normal
 from dibble.errors import DiskLayoutError, UsageError, Where
 
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dibble.disk.model import Defaults, Graph
+    from dibble.disk.volumes.base import Volume
 
 MAIN_IMAGE = "image0"
 """The disk that boots, and that outputs are made of; hooks know it by this name."""
+_PLAIN = (model.Image, model.Table, model.Filesystem, model.Mount, model.FstabEntry)
+"""What nodes are that are no volumes."""
 
 
 def parse(text: str, *, source: str, defaults: Defaults) -> Graph:
@@ -34,8 +37,12 @@ def parse(text: str, *, source: str, defaults: Defaults) -> Graph:
     entries = list(_entries(read_description(text, source), source))
     kinds = _kinds(entries)
     context = Context(defaults, _root_of(entries, source), kinds)
-    for entry in sorted(entries, key=lambda entry: _plugin(entry.kind, entry.where).info.level):
+    for entry in _in_order(entries):
         value = _plugin(entry.kind, entry.where).parse(entry, context)
+        if not isinstance(value, _PLAIN):
+            context.volumes.append(value)
+            context.values.update({name: model.Device(name, value.name) for name in value.devices})
+            continue
         context.values[entry.name] = value
         if isinstance(value, model.Table):
             context.values.update({partition.name: partition for partition in value.partitions})
@@ -72,21 +79,29 @@ def _flat(kind: str, content: Value, parent: str, where: Where) -> Iterable[Entr
     """The entries of a node and of all that is nested in it; a nested one stands on it unless it says otherwise."""
     info = _plugin(kind, where).info
     keys = _map(content, kind)
-    base = _name_at(keys, "base") or parent
+    bases = _names_at(keys, "base", several=info.several) or ((parent,) if parent else ())
     name = _name_at(keys, "name")
-    if not name and not base:
+    if not name and not bases:
         reason = "has no name" if info.level == 0 else "has neither name nor base"
         raise DiskLayoutError(f"{kind} {reason}", hint='add "name: NAME"', where=where)
-    name = name or f"{kind}_{base}"
-    allowed = ("name", "base", *info.keys, *([info.members] if info.members else ()))
-    own, nested = _split(keys, allowed, kind, name)
+    name = name or f"{kind}_{bases[0]}"
+    own, nested = _split(
+        keys,
+        ("name", "base", *info.keys, *info.device_keys, *(group.word for group in info.members)),
+        kind,
+        name,
+    )
     members: list[Entry] = []
-    if info.members:
-        for part in _parts(own, info.members, f'{kind} "{name}"'):
-            member, below = _member(part, info, name)
+    outside = [base for key in info.device_keys for base in _names_at(own, key, several=True)]
+    for group in info.members:
+        for part in _parts(own, group.word, f'{kind} "{name}"'):
+            member, below = _member(part, group, name, bases)
             members.append(member)
             nested += below
-    yield Entry(kind, name, base, own, where, tuple(members))
+            outside += [member.base] if group.base == "outside" else []
+    own_bases = () if any(group.base == "outside" for group in info.members) else bases
+    stands_on = tuple(base for base in (*own_bases, *outside) if base)
+    yield Entry(kind, name, bases[0] if bases else "", own, where, tuple(members), stands_on)
     for word, value, parent_name, place in nested:
         yield from _flat(word, value, parent_name, place)
 
@@ -95,18 +110,24 @@ _Nested = list[tuple[str, Value, str, Where]]
 """Plug-in, content, the name of the node or part in which it is nested, and where the plug-in's word stands."""
 
 
-def _member(part: Map, info: NodeInfo, parent: str) -> tuple[Entry, _Nested]:
-    singular = info.members.removesuffix("s")
+def _member(part: Map, group: Members, parent: str, bases: tuple[str, ...]) -> tuple[Entry, _Nested]:
+    """A part of the node `parent`, which stands on `bases`."""
     name = _name_at(part, "name")
     if not name:
-        raise DiskLayoutError(f'a {singular} of "{parent}" has no name', hint='add "name: NAME"', where=part.where)
-    what = f'{singular} "{name}"'
-    own, nested = _split(part, ("name", "base", *info.member_keys), singular, name)
-    base = _name_at(part, "base")
-    if base not in ("", parent):
-        message = f'{what} has the base "{base}", but belongs to "{parent}"'
-        raise DiskLayoutError(message, hint='remove "base"', where=own.entries["base"].where)
-    return Entry(singular, name, parent, own, part.where), nested
+        raise DiskLayoutError(
+            f'a {group.singular} of "{parent}" has no name', hint='add "name: NAME"', where=part.where
+        )
+    what = f'{group.singular} "{name}"'
+    own, nested = _split(part, ("name", "base", *group.keys), group.singular, name)
+    given = _names_at(part, "base", several=group.base == "inside")
+    if group.base == "node":
+        if given not in ((), (parent,)):
+            message = f'{what} has the base "{given[0]}", but belongs to "{parent}"'
+            raise DiskLayoutError(message, hint='remove "base"', where=own.entries["base"].where)
+        given = (parent,)
+    elif group.base == "outside" and not given and len(bases) == 1:
+        given = bases
+    return Entry(group.singular, name, given[0] if given else "", own, part.where), nested
 
 
 def _parts(keys: Map, word: str, what: str) -> Iterable[Map]:
@@ -159,6 +180,20 @@ def _name_at(keys: Map, word: str) -> str:
     return value.text
 
 
+def _names_at(keys: Map, word: str, *, several: bool) -> tuple[str, ...]:
+    """The names of nodes under `word`: one, or with `several` a list too; none when the key is missing."""
+    value = keys.entries.get(word)
+    if not isinstance(value, Items) or not several:
+        name = _name_at(keys, word)
+        return (name,) if name else ()
+    for item in value.values:
+        if not isinstance(item, Word) or item.null or not item.text.split():
+            raise DiskLayoutError(
+                f'"{word}" has something in it that is no name', hint="write [NAME, NAME]", where=item.where
+            )
+    return tuple(item.text for item in value.values if isinstance(item, Word))
+
+
 def _plugin(kind: str, where: Where) -> type[Node]:
     try:
         plugin: type[Node] = registry.load("disk_nodes", kind)
@@ -192,18 +227,40 @@ def _root_of(entries: list[Entry], source: str) -> str:
     raise DiskLayoutError("no file system is mounted at /", hint=hint, where=Where(source, 1))
 
 
+def _in_order(entries: list[Entry]) -> Iterable[Entry]:
+    """By level; tables and volumes each after those that they stand on. Raises DiskLayoutError for a loop of these."""
+    from graphlib import CycleError, TopologicalSorter
+
+    levels = {entry.name: _plugin(entry.kind, entry.where).info.level for entry in entries}
+    devices = {entry.name: entry for entry in entries if levels[entry.name] == 1}
+    makers = {each.name: entry.name for entry in devices.values() for each in (entry, *entry.members)}
+    below = {name: [makers[base] for base in entry.stands_on if base in makers] for name, entry in devices.items()}
+    try:
+        order = list(TopologicalSorter(below).static_order())
+    except CycleError as error:
+        loop = error.args[1]
+        devices[loop[0]].refuse(
+            f"stands on itself: {' on '.join(reversed(loop))}", "give one of them another base", "base"
+        )
+    rank = {name: number for number, name in enumerate(order)}
+    return sorted(entries, key=lambda entry: (levels[entry.name], rank.get(entry.name, 0)))
+
+
 def _check_one_on_each(entries: list[Entry]) -> None:
     """Refuse two nodes on one base: two file systems on a partition, a table and a file system on a disk."""
     standing: dict[str, Entry] = {}
     for entry in entries:
-        if entry.base and entry.base in standing:
-            _refuse_second(entry, standing[entry.base])
-        standing[entry.base] = entry
+        for base in entry.stands_on:
+            if base in standing:
+                _refuse_second(entry, standing[base], base)
+            standing[base] = entry
 
 
-def _refuse_second(entry: Entry, first: Entry) -> NoReturn:
+def _refuse_second(entry: Entry, first: Entry, base: str) -> NoReturn:
+    if entry is first:
+        entry.refuse(f'names "{base}" twice', "name each device once", "base")
     entry.refuse(
-        f'stands on "{entry.base}", on which {first} of line {first.where.line} stands already',
+        f'stands on "{base}", on which {first} of line {first.where.line} stands already',
         "remove one of the two, or give it another base",
         "base",
     )
@@ -219,6 +276,8 @@ def _graph(context: Context, source: str) -> Graph:
     on_image = {table.base: table for table in context.all(model.Table)}
     tables = tuple(on_image[image.name] for image in images if image.name in on_image)
     devices = [device for image in images for device in _devices(image, on_image.get(image.name))]
+    volumes = _by_depth(context.volumes)
+    devices += [device for volume in volumes for device in volume.devices]
     mounts = sorted(context.all(model.Mount), key=mount_order)
     points = [mount.name for mount in mounts]
     return model.Graph(
@@ -228,7 +287,21 @@ def _graph(context: Context, source: str) -> Graph:
         tuple(mounts),
         tuple(sorted(context.all(model.FstabEntry), key=lambda line: points.index(line.base))),
         source,
+        volumes,
     )
+
+
+def _by_depth(volumes: list[Volume]) -> tuple[Volume, ...]:
+    """Each after those that it stands on, and otherwise by name, so that the form of the description changes nothing.
+
+    `volumes` are in such an order already.
+    """
+    depths: dict[str, int] = {}
+    for volume in volumes:
+        depth = 1 + max((depths.get(base, 0) for base in volume.bases), default=0)
+        depths.update(dict.fromkeys(volume.devices, depth))
+    order = {volume.name: max((depths[name] for name in volume.devices), default=0) for volume in volumes}
+    return tuple(sorted(volumes, key=lambda volume: (order[volume.name], volume.name)))
 
 
 def _devices(image: model.Image, table: model.Table | None) -> list[str]:

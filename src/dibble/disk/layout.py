@@ -11,10 +11,12 @@ from dibble.errors import DiskLayoutError
 from dibble.registry import load
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
     from dibble.disk.filesystems.base import FilesystemKind
     from dibble.disk.model import ContentSize, Defaults, Filesystem, Graph, Image, Table
+    from dibble.disk.volumes.base import Volume
 
 TABLES: dict[str, ModuleType] = {"mbr": mbr, "gpt": gpt}
 FILL = 0.6
@@ -31,11 +33,12 @@ def layout_of(graph: Graph, content: ContentSize, defaults: Defaults) -> Layout:
     sizes: dict[str, int] = {}
     extents: dict[str, Extent] = {}
     tables = {table.base: table for table in graph.tables}
+    wanted = _wanted_of_bases(graph, content, defaults)
     for image in graph.images:
         table = tables.get(image.name)
         size = image.size or defaults.image_size_bytes
         if size is None:
-            size = _open_size(graph, image, table, content, defaults)
+            size = _open_size(image, table, wanted)
         elif size % image.sector_size:
             raise DiskLayoutError(
                 f"the size of {image.name}, {size} bytes, is no multiple of its sectors of {image.sector_size}",
@@ -45,16 +48,57 @@ def layout_of(graph: Graph, content: ContentSize, defaults: Defaults) -> Layout:
         extents[image.name] = Extent(image.name, 0, size)
         if table is not None:
             extents.update(TABLES[table.label].place(table, size, image.sector_size))
+    for volume in graph.volumes:
+        _place_volume(volume, extents)
     layout = Layout(graph, sizes, extents, defaults.seed)
     for filesystem in graph.filesystems:
         _check_room(layout, filesystem, content, defaults)
     return layout
 
 
-def _open_size(graph: Graph, image: Image, table: Table | None, content: ContentSize, defaults: Defaults) -> int:
+def _place_volume(volume: Volume, extents: dict[str, Extent]) -> None:
+    """Add the extents of a volume's devices to those of its bases."""
+    for name, placed in volume.place({base: extents[base].size for base in volume.bases}).items():
+        if placed.base:
+            below = extents[placed.base]
+            assert placed.offset + placed.size <= below.size, "a device lies within its base"
+            extents[name] = Extent(below.image, below.offset + placed.offset, placed.size)
+        else:
+            extents[name] = Extent(name, 0, placed.size)
+
+
+def _wanted_of_bases(graph: Graph, content: ContentSize, defaults: Defaults) -> dict[str, int]:
+    """Bytes that every device should have for what is on it, also by way of volumes."""
     wanted = {}
     for filesystem in graph.filesystems:
         wanted[filesystem.base] = _wanted(graph, filesystem, content, defaults)
+    fixed = _fixed_sizes(graph, defaults)
+    for volume in reversed(graph.volumes):
+        wanted.update(volume.needed({name: wanted.get(name, 0) for name in volume.devices}, fixed))
+    return wanted
+
+
+def _fixed_sizes(graph: Graph, defaults: Defaults) -> dict[str, int]:
+    """The devices whose size does not depend on the content."""
+    fixed: dict[str, int] = {}
+    tables = {table.base: table for table in graph.tables}
+    for image in graph.images:
+        table = tables.get(image.name)
+        size = image.size or defaults.image_size_bytes
+        if size is not None:
+            fixed[image.name] = size
+        if table is not None and size is not None:
+            extents = TABLES[table.label].place(table, size, image.sector_size)
+            fixed.update({name: extent.size for name, extent in extents.items()})
+        elif table is not None:
+            fixed.update({part.name: part.size for part in table.partitions if part.size is not None})
+    for volume in graph.volumes:
+        if all(base in fixed for base in volume.bases):
+            fixed.update({name: placed.size for name, placed in volume.place(fixed).items()})
+    return fixed
+
+
+def _open_size(image: Image, table: Table | None, wanted: Mapping[str, int]) -> int:
     if table is None:
         return round_up(wanted.get(image.name, 0), _ROUND) or _ROUND
     names = {partition.name for partition in table.partitions if partition.size is None}

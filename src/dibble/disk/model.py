@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003 - dataclass field type
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass field type
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID  # noqa: TC003 - dataclass field type
 
 from dibble.errors import Where
+
+if TYPE_CHECKING:
+    from dibble.disk.volumes.base import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,19 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """Level 1. What a volume node gives to stand on: a logical volume, an array, what is in a LUKS container.
+
+    `volume` names the node.
+    """
+
+    name: str
+    volume: str
+
+
+@dataclass(frozen=True, slots=True)
 class Filesystem:
-    """Level 2 on the device `base` (an image or partition). `options` go to mkfs as they are."""
+    """Level 2 on `base` (an image, a partition, or what a volume gives). `options` go to mkfs as they are."""
 
     name: str
     base: str
@@ -119,6 +133,29 @@ class Graph:
     fstab: tuple[FstabEntry, ...]
     """In the order of the mounts."""
     source: str = field(default="", compare=False, repr=False)
+    volumes: tuple[Volume, ...] = ()
+    """Each after those that it stands on."""
+
+    def below(self, device: str) -> tuple[str, ...]:
+        """The device and every one that it stands on, down to the images, each once, nearest first."""
+        bases: dict[str, tuple[str, ...]] = {
+            partition.name: (table.base,) for table in self.tables for partition in table.partitions
+        }
+        bases.update({given: volume.bases for volume in self.volumes for given in volume.devices})
+        found = [device]
+        for name in found:
+            found += [base for base in bases.get(name, ()) if base not in found]
+        return tuple(found)
+
+    def volumes_below(self, device: str) -> tuple[Volume, ...]:
+        """The volumes by which a device stands on its partitions and images, lowest first."""
+        names = set(self.below(device))
+        return tuple(volume for volume in self.volumes if names & set(volume.devices))
+
+    def image_of(self, device: str) -> str:
+        """The image that holds a device, the first where several do."""
+        names = [image.name for image in self.images]
+        return next(name for name in self.below(device) if name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +171,11 @@ class ContentSize:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Where a device lies: `offset` and `size` in bytes in the image file `image`."""
+    """Where a device lies: `offset` and `size` in bytes in the file of `image`.
+
+    `image` is an image's name, or that of a device which lies in pieces, or changed, in those below it: while the disk
+    is written, such a device is a file of its own.
+    """
 
     image: str
     offset: int
@@ -143,7 +184,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A graph with all sizes known. `image_sizes` in bytes by image; `extents` of every image and partition."""
+    """A graph with all sizes known. `image_sizes` in bytes by image; `extents` of every image, partition and device."""
 
     graph: Graph
     image_sizes: Mapping[str, int]

@@ -9,6 +9,7 @@ from uuid import uuid5
 from dibble.disk.filesystems.base import Place
 from dibble.disk.model import Disk
 from dibble.disk.tables import gpt, mbr
+from dibble.disk.volumes.base import Region, VolumePlace
 from dibble.registry import load
 from dibble.sandbox import mounts
 from dibble.store.places import disk_full
@@ -35,18 +36,20 @@ def write_disk(  # noqa: PLR0917 - everything that a disk is made from
 ) -> Disk:
     """Write every image of `layout` as `NAME.raw` in `directory`, an empty directory that the tools see too.
 
-    `root` is the finished tree, with all mount points in it (`make_mount_points`), none of them mounted. `begun` is
+    `root` is the finished tree, with all mount points in it (`make_mount_points`), none of them mounted. File systems
+    are written first, then volumes from the topmost down, so that each finds what is on it complete. `begun` is
     called when the files are there, of their full size and empty, for those who follow how they are filled. Runs inside
     the build's namespaces, as its root. Raises OutputError when content does not fit, HostError when the host's disk is
     full.
     """
     graph = layout.graph
-    images = {}
-    for image in graph.images:
-        path = directory / f"{image.name}.raw"
-        with path.open("wb") as file:
-            file.truncate(layout.image_sizes[image.name])
-        images[image.name] = path
+    images = {image.name: directory / f"{image.name}.raw" for image in graph.images}
+    for image, path in images.items():
+        _make_file(path, layout.image_sizes[image])
+    own = {name: extent.size for name, extent in layout.extents.items() if extent.image == name and name not in images}
+    files = {**images, **{name: directory / f"{number}.device" for number, name in enumerate(own)}}
+    for device, size in own.items():
+        _make_file(files[device], size)
     begun(images)
     try:
         for table in graph.tables:
@@ -58,10 +61,25 @@ def write_disk(  # noqa: PLR0917 - everything that a disk is made from
             content = contents.get(point)
             below = _below(root, points, point) if content else []
             with events.activity(f"file system {filesystem.name} ({filesystem.type})"), mounts.hidden(below):
-                _write_filesystem(layout, filesystem, content, images, toolbox, events, epoch)
+                _write_filesystem(layout, filesystem, content, files, toolbox, events, epoch)
+        regions = {
+            name: Region(files[extent.image], extent.offset, extent.size) for name, extent in layout.extents.items()
+        }
+        place = VolumePlace(regions, directory, toolbox, events, epoch)
+        for volume in reversed(graph.volumes):
+            with events.activity(f"volumes of {volume.name}"):
+                volume.write(place)
+            for device in volume.devices:
+                if device in own:
+                    files[device].unlink()
     except OSError as error:
         raise disk_full(error, directory) from error
     return Disk(images, layout)
+
+
+def _make_file(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
 
 
 def make_mount_points(graph: Graph, root: Path) -> None:
@@ -107,7 +125,7 @@ def _write_filesystem(  # noqa: PLR0917 - internal, called once
     layout: Layout,
     filesystem: Filesystem,
     content: Path | None,
-    images: Mapping[str, Path],
+    files: Mapping[str, Path],
     toolbox: Toolbox,
     events: Events,
     epoch: int,
@@ -115,12 +133,12 @@ def _write_filesystem(  # noqa: PLR0917 - internal, called once
     kind: FilesystemKind = load("filesystems", filesystem.type)()
     extent = layout.filesystem_extent(filesystem)
     place = Place(
-        image=images[extent.image],
+        image=files[extent.image],
         extent=extent,
         content=content,
         toolbox=toolbox,
         events=events,
         epoch=epoch,
-        sector_size=_image_of(layout, extent.image).sector_size,
+        sector_size=_image_of(layout, layout.graph.image_of(filesystem.base)).sector_size,
     )
     kind.write(filesystem, place)

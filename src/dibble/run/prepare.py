@@ -292,5 +292,6 @@ def _device_names(graph: Graph) -> dict[str, str]:
         for table in graph.tables:
             if table.base == image.name:
                 devices.update({p.name: f"/dev/mapper/loop{number}p{p.number}" for p in table.partitions})
+    devices.update({name: volume.path_of(name) for volume in graph.volumes for name in volume.devices})
     literal = " ".join(f"[{name}]={path}" for name, path in devices.items())
     return {"IMAGE_BLOCK_DEVICE": devices.get("image0", ""), "IMAGE_BLOCK_DEVICES": f" {literal} "}

@@ -4,36 +4,58 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn, Protocol, TypeVar
 
 from dibble.disk.document import Items, Map, Value, Word
-from dibble.disk.model import Defaults, Filesystem, FstabEntry, Image, Mount, Partition, Table
+from dibble.disk.model import Defaults, Device, Filesystem, FstabEntry, Image, Mount, Partition, Table
 from dibble.errors import DiskLayoutError, Where
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dibble.disk.volumes.base import Volume
+
 NodeValue = Image | Table | Filesystem | Mount | FstabEntry
-Device = TypeVar("Device", bound=NodeValue | Partition)
+Found = TypeVar("Found", bound=NodeValue | Partition | Device)
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A list of parts in a node, under the key `word`; each has a name, a base, `keys`, and nodes nested in it.
+
+    What a part's base is: `node` is the node itself, as for a partition; `outside` a device of another node, which then
+    stands for the node's own base, as for a physical volume; `inside` other parts, which the plug-in looks after.
+    """
+
+    word: str
+    keys: tuple[str, ...]
+    base: Literal["node", "outside", "inside"] = "node"
+
+    @property
+    def singular(self) -> str:
+        return self.word.removesuffix("s")
 
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """`level` orders the nodes: a base is of a lower level. `keys` besides `name` and `base`.
-
-    `members` is the key of a list of parts, such as partitions, that have `member_keys`, and nodes nested in them.
+    """`level` orders the nodes: a base is of a lower level, or of the same where both are 1. `keys` besides `name` and
+    `base`; `device_keys` too name devices that it stands on. With `several`, `base` may be a list.
     """
 
     name: str
     level: int
     keys: tuple[str, ...] = ()
-    members: str = ""
-    member_keys: tuple[str, ...] = ()
+    members: tuple[Members, ...] = ()
+    device_keys: tuple[str, ...] = ()
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A node as written, with its nested nodes taken out. `base` is empty when none is known."""
+    """A node as written, with its nested nodes taken out. `base` is the first one, empty when none is known.
+
+    `stands_on` are all devices, or other nodes, that it needs for itself.
+    """
 
     kind: str
     name: str
@@ -41,6 +63,7 @@ class Entry:
     keys: Map
     where: Where
     members: tuple[Entry, ...] = ()
+    stands_on: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f'{self.kind} "{self.name}"'
@@ -53,6 +76,10 @@ class Entry:
     def refuse(self, reason: str, hint: str, key: str = "") -> NoReturn:
         """Raise a DiskLayoutError that points at the node, or at one of its keys."""
         raise DiskLayoutError(f"{self} {reason}", hint=hint, where=self.place_of(key))
+
+    def is_word(self, key: str) -> bool:
+        """Whether a key's value is one word, and no list or map."""
+        return isinstance(self.keys.entries.get(key), Word)
 
     def text(self, key: str) -> str | None:
         """What a key says; None when the node lacks it."""
@@ -103,23 +130,33 @@ class Context:
     defaults: Defaults
     root: str
     kinds: Mapping[str, str]
-    values: dict[str, NodeValue | Partition] = field(default_factory=dict)
+    values: dict[str, NodeValue | Partition | Device] = field(default_factory=dict)
+    volumes: list[Volume] = field(default_factory=list)
 
-    def base(self, entry: Entry, *allowed: type[Device]) -> Device:
+    def base(self, entry: Entry, *allowed: type[Found]) -> Found:
         """The value of a node's base. Raises DiskLayoutError when there is none, or it is no such thing."""
+        return self.named(entry, "base", entry.base, *allowed)
+
+    def device(self, entry: Entry, key: str = "base", name: str = "") -> str:
+        """The name of what a node stands on, checked to be a device: its base, or the `name` that a key of it gives."""
+        return self.named(entry, key, name or entry.base, Partition, Image, Device).name
+
+    def named(self, entry: Entry, key: str, name: str, *allowed: type[Found]) -> Found:
+        """The value of the node `name`, which a key of `entry` gives. Raises DiskLayoutError as `base` does."""
         wanted = " or ".join(kind.__name__.lower() for kind in allowed)
-        if not entry.base:
-            entry.refuse('has no "base"', f'nest it in a {wanted}, or add "base: NAME" with the name of one')
-        if entry.base not in self.kinds:
-            hint = nearest(entry.base, list(self.kinds)) or f"known are: {', '.join(self.kinds)}"
-            entry.refuse(f'has the base "{entry.base}", which does not exist', hint, "base")
-        found = self.values.get(entry.base)
+        what = "base" if key == "base" else f'"{key}"'
+        if not name:
+            entry.refuse(f'has no "{key}"', f'nest it in a {wanted}, or add "{key}: NAME" with the name of one')
+        if name not in self.kinds:
+            hint = nearest(name, list(self.kinds)) or f"known are: {', '.join(self.kinds)}"
+            entry.refuse(f'has the {what} "{name}", which does not exist', hint, key)
+        found = self.values.get(name)
         if not isinstance(found, allowed):
-            reason = f'has the base "{entry.base}", which is a {self.kinds[entry.base]} and no {wanted}'
-            entry.refuse(reason, f'write the name of a {wanted} as "base"', "base")
+            reason = f'has the {what} "{name}", which is a {self.kinds[name]} and no {wanted}'
+            entry.refuse(reason, f'write the name of a {wanted} as "{key}"', key)
         return found
 
-    def all(self, kind: type[Device]) -> list[Device]:
+    def all(self, kind: type[Found]) -> list[Found]:
         """The values of one type that are known by now."""
         return [value for value in self.values.values() if isinstance(value, kind)]
 
@@ -130,7 +167,7 @@ class Node(Protocol):
     info: ClassVar[NodeInfo]
 
     @staticmethod
-    def parse(entry: Entry, context: Context) -> NodeValue:
+    def parse(entry: Entry, context: Context) -> NodeValue | Volume:
         """The value of a node. Its keys are known ones, its name is unique. Raises DiskLayoutError."""
         ...
 

@@ -1,4 +1,4 @@
-"""`mkfs`: a file system, or swap, on a disk or a partition."""
+"""`mkfs`: a file system, or swap, on a disk, a partition or a volume."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Mkfs:
 
     @staticmethod
     def parse(entry: Entry, context: Context) -> model.Filesystem:
-        device = context.base(entry, model.Partition, model.Image)
+        device = context.device(entry)
         is_root = entry.name == context.root
         kind = entry.text("type") or (context.defaults.root_fs_type if is_root else entry.needed("type", "ext4"))
         info = _info(kind, entry)
         return model.Filesystem(
             entry.name,
-            device.name,
+            device,
             kind,
             _label(entry, info, context, is_root=is_root),
             _uuid(entry, context.defaults),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from dibble.disk import model
-from dibble.disk.nodes.base import NodeInfo, nearest
+from dibble.disk.nodes.base import Members, NodeInfo, nearest
 from dibble.disk.sizes import MIB, Percent, parse_share, parse_size
 from dibble.disk.tables import gpt, mbr
 from dibble.disk.tables.gpt_types import TYPES, type_guid
@@ -23,8 +23,7 @@ class Partitioning:
         "partitioning",
         level=1,
         keys=("label", "align"),
-        members="partitions",
-        member_keys=("size", "type", "flags"),
+        members=(Members("partitions", ("size", "type", "flags")),),
     )
 
     @staticmethod

@@ -1,0 +1,108 @@
+"""What a volume gives: devices made of other devices, by LVM, RAID, encryption and the like, written into files.
+
+A volume node's value (level 1) is itself what lays out and writes. Sizes go up: bases have bytes, `place` says what
+the devices on them have. Wishes go down: file systems need bytes, `needed` says what the bases must have for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path  # noqa: TC003 - dataclass field type
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from dibble.errors import DiskLayoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dibble.errors import Where
+    from dibble.events import Events
+    from dibble.sandbox.toolbox import Toolbox
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A device of `size` bytes. `base` and `offset` say where it lies, as it is and in one piece, in a device below;
+    without a base, `write` brings its content there."""
+
+    size: int
+    base: str = ""
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """`size` bytes from `offset` on of a sparse file."""
+
+    path: Path
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlace:
+    """What a volume is written with: the regions of its bases, and of its devices, which are complete.
+
+    `work` is a directory that the tools see, for files that are removed again.
+    """
+
+    regions: Mapping[str, Region]
+    work: Path
+    toolbox: Toolbox
+    events: Events
+    epoch: int
+
+
+class Volume(Protocol):
+    """The value of a volume node: a frozen value whose repr says all that its bytes depend on."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def where(self) -> Where: ...
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The devices that it stands on."""
+        ...
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that it gives."""
+        ...
+
+    @property
+    def grub_modules(self) -> tuple[str, ...] | None:
+        """What GRUB needs to read its devices; None where it cannot."""
+        ...
+
+    def needed(self, wanted: Mapping[str, int], fixed: Mapping[str, int]) -> Mapping[str, int]:
+        """Bytes that each base must have, so that each device has at least those `wanted`.
+
+        `fixed` are bases whose size is settled. Raises DiskLayoutError when no size would do.
+        """
+        ...
+
+    def place(self, sizes: Mapping[str, int]) -> Mapping[str, Placed]:
+        """Every device, on bases of `sizes` bytes. Raises DiskLayoutError when they do not fit."""
+        ...
+
+    def write(self, place: VolumePlace) -> None:
+        """Write into the bases. Called when everything on the devices has been written."""
+        ...
+
+    def path_of(self, device: str) -> str:
+        """Under what name the running system has a device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """The name of a part of a volume, and where it stands in the description."""
+
+    what: str
+    where: Where = field(compare=False, repr=False)
+
+    def refuse(self, reason: str, hint: str) -> NoReturn:
+        raise DiskLayoutError(f"{self.what} {reason}", hint=hint, where=self.where)
