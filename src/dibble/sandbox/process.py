@@ -21,7 +21,7 @@ from dibble.errors import HostError, ToolFailed
 from dibble.sandbox.nosync import without_syncs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dibble.sandbox.netwatch import Listener
 
@@ -68,18 +68,23 @@ def run(
     """
 
     program = list(map(str, argv))
+    process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(
-            program,
-            env=dict(env),
-            stdin=None if interactive else subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=None if interactive else stdout_file or subprocess.PIPE,
-            stderr=None if interactive else subprocess.PIPE if stdout_file else subprocess.STDOUT,
-            preexec_fn=_before_exec(root, cwd, listener, durable=durable),  # noqa: PLW1509 - it makes plain system calls only
-            start_new_session=new_session and not interactive,
-        )
+        with _fork_undisturbed():
+            process = subprocess.Popen(
+                program,
+                env=dict(env),
+                stdin=None if interactive else subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                stdout=None if interactive else stdout_file or subprocess.PIPE,
+                stderr=None if interactive else subprocess.PIPE if stdout_file else subprocess.STDOUT,
+                preexec_fn=_before_exec(root, cwd, listener, durable=durable),  # noqa: PLW1509 - it makes plain system calls only
+                start_new_session=new_session and not interactive,
+            )
     except _CANNOT_START as error:
         raise _cannot_start(program[0], error) from error
+    except BaseException:
+        _end(process)
+        raise
     if listener is not None:
         listener.start()
     lines: deque[str] = deque(maxlen=200 if on_line else None)
@@ -88,8 +93,7 @@ def run(
             _pump(process, stdin, bool(stdout_file), lines, on_line)
         status = exit_status(process.wait())
     except BaseException:
-        process.kill()
-        process.wait()
+        _end(process)
         raise
     output = "\n".join(lines)
     if check and status:
@@ -168,20 +172,44 @@ def spawn(
     """
     program = list(map(str, argv))
     on_terminal = terminal is not None
+    process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(
-            program,
-            env=dict(env),
-            stdin=terminal if on_terminal else subprocess.PIPE if stdin else subprocess.DEVNULL,
-            stdout=terminal if on_terminal else output_file or subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            preexec_fn=_before_exec(root, cwd, on_terminal=on_terminal),  # noqa: PLW1509 - plain system calls only
-            start_new_session=True,
-            pass_fds=pass_fds,
-        )
+        with _fork_undisturbed():
+            process = subprocess.Popen(
+                program,
+                env=dict(env),
+                stdin=terminal if on_terminal else subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=terminal if on_terminal else output_file or subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_before_exec(root, cwd, on_terminal=on_terminal),  # noqa: PLW1509 - plain system calls only
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
     except _CANNOT_START as error:
         raise _cannot_start(program[0], error) from error
+    except BaseException:
+        _end(process)
+        raise
     return Running(tuple(program), process)
+
+
+def _end(process: subprocess.Popen[bytes] | None) -> None:
+    if process is not None:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _fork_undisturbed() -> Iterator[None]:
+    """Let an interruption wait until a child has been made.
+
+    Python drops an exception in what is called around a fork (os.register_at_fork), and with it a KeyboardInterrupt.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _CANNOT_START = (FileNotFoundError, PermissionError, NotADirectoryError, subprocess.SubprocessError)
@@ -208,9 +236,13 @@ def _before_exec(
     """
     not_wait = None if durable else without_syncs()
     be_heard = listener.before_exec if listener is not None else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     def before_exec() -> None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if callable(signal.getsignal(signal.SIGINT)):  # as after the exec
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if on_terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             for number in _OF_A_TERMINAL:  # a caller in the background of a shell has them ignored
