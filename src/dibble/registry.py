@@ -47,6 +47,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mount": "dibble.disk.nodes.mount:Mount",
         "fstab": "dibble.disk.nodes.fstab:Fstab",
     },
+    "environments": {},  # presets: files in catalogue/environments, and what third parties add
     "outputs": {
         "raw": "dibble.outputs.raw:Raw",
         "qcow2": "dibble.outputs.qcow2:Qcow2",

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
         "elements", "recipe", "plan", "sandbox", "store", "packages", "tree", "disk", "boot", "outputs", "read",
     },
     "read": {"sandbox"},
-    "tree": {"disk"},
+    "tree": {"disk", "recipe"},
     "disk": {"sandbox", "store", "elements", "tree"},
     "boot": {"disk", "sandbox"},
     "outputs": {"disk", "recipe", "sandbox", "store", "tree"},

@@ -102,6 +102,7 @@ CASES: list[tuple[list[str], dict[str, str], str, object]] = [
     ([], {"DIB_BLOCK_DEVICE_CONFIG": "file:///x.yaml"}, "block_device_config", "file:///x.yaml"),
     ([], {"DIB_BLOCK_DEVICE_CONFIG": "[]"}, "block_device_source", "DIB_BLOCK_DEVICE_CONFIG"),
     ([], {"DIBBLE_TOOLS": "host"}, "tools", "host"),
+    ([], {"DIBBLE_ENVIRONMENT": "kvm"}, "layout", "block-device-efi"),
     ([], {"DIBBLE_REMOTE_CACHE": "s3://b/p"}, "remote_cache", RemoteCache("s3://b/p", push=True)),
     (
         [],
@@ -165,6 +166,8 @@ DEFAULTS: dict[str, object] = {
     "tools": "tree",
     "cwd": Path("/here"),
     "overwrite": False,
+    "layout": "",
+    "target": None,
     "arguments": "an-os vm",
 }
 

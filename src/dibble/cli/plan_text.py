@@ -24,6 +24,7 @@ def lines(plan: Plan, cwd: Path, *, show_all: bool = False) -> Iterator[str]:
     """The plan, line by line. With `show_all` every package is named."""
     yield f"{plan.name} from {' '.join(plan.requested)} ({plan.arch})"
     yield f"elements: {' '.join(plan.elements)}"
+    yield from _target_lines(plan)
     yield ""
     width = max((len(planned.step.id) for planned in plan.steps), default=0)
     told: tuple[Reason, ...] = ()
@@ -38,6 +39,16 @@ def lines(plan: Plan, cwd: Path, *, show_all: bool = False) -> Iterator[str]:
         yield _output_line(output)
     yield ""
     yield _sum_line(plan)
+
+
+def _target_lines(plan: Plan) -> Iterator[str]:
+    if plan.target is None:
+        return
+    yield f"for the environment {plan.target.name} ({plan.target.summary}):"
+    for key, value in plan.target.set:
+        yield f"  {key}: {value}"
+    for key, value in plan.target.overruled:
+        yield f"  not {key}: {value}, since you say otherwise"
 
 
 def _step_lines(planned: PlannedStep, width: int, cwd: Path, show_all: bool, told: tuple[Reason, ...]) -> Iterator[str]:

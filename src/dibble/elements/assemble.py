@@ -22,12 +22,21 @@ def element_set(
     skip_base: bool = False,
     arch: str = "",
     environment: Mapping[str, str] | None = None,
+    layout: str = "",
 ) -> ElementSet:
     """The elements that `resolve` gives for these words, with their hook tree.
 
     `notes` warns of elements that hide others and of files that replace others. Raises ElementError.
     """
     catalogue = find_elements(search_path)
-    elements = resolve_in(catalogue, words, ramdisk=ramdisk, skip_base=skip_base, arch=arch, environment=environment)
+    elements = resolve_in(
+        catalogue,
+        words,
+        ramdisk=ramdisk,
+        skip_base=skip_base,
+        arch=arch,
+        environment=environment,
+        layout=layout,
+    )
     hooks = merge(elements)
     return ElementSet(elements, tuple(words), hooks, (*catalogue.notes(elements), *hooks.notes))

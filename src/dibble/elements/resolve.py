@@ -95,8 +95,12 @@ def resolve_in(
     skip_base: bool = False,
     arch: str = "",
     environment: Mapping[str, str] | None = None,
+    layout: str = "",
 ) -> tuple[Element, ...]:
-    """As `resolve`, for a search path that has been read already."""
+    """As `resolve`, for a search path that has been read already.
+
+    `layout` is the element that lays the disk of a `vm` out where no element provides that.
+    """
     if not words:
         raise ElementError("no element is asked for", hint=_operating_system_hint(_Lists(catalogue)))
     asked: dict[str, _Asker] = {}
@@ -109,7 +113,7 @@ def resolve_in(
     lists = _Lists(catalogue)
     reached, dropped = _settle(lists, asked)
     if "vm" in reached.members and BLOCK_DEVICE not in reached.providers:
-        asked[_default_block_device(arch)] = _Asker(implied=True)
+        asked[layout or _default_block_device(arch)] = _Asker(implied=True)
         reached, dropped = _settle(lists, asked)
     _check(lists, asked, reached)
     return _ordered(lists, list(asked), reached, dropped)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from dibble.plan.explain import Reason
     from dibble.plan.step import Key, Step
+    from dibble.recipe.model import Target
 
 Status = Literal["cached", "run", "follows"]
 """`cached`: its layer is there. `run`: it runs, for the reasons given. `follows`: it runs unless the steps before it
@@ -100,6 +101,7 @@ class Plan:
     outputs: tuple[PlannedOutput, ...]
     disks: tuple[PlannedDisk, ...] = ()
     output_seconds: float | None = None
+    target: Target | None = None
 
     @property
     def to_run(self) -> tuple[PlannedStep, ...]:
@@ -141,6 +143,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "arch": plan.arch,
         "requested": list(plan.requested),
         "elements": list(plan.elements),
+        "environment": asdict(plan.target) if plan.target else None,
         "steps": [_step_data(planned) for planned in plan.steps],
         "disks": [asdict(disk) for disk in plan.disks],
         "outputs": [asdict(output) for output in plan.outputs],

@@ -102,6 +102,14 @@ def request_of(
 
             recipe = read_recipe(here.cwd / files[0], shown=files[0])
             elements = tuple(word for word in words if word not in files)
+    name = settings.get("target") or recipe.settings.get("target")
+    if not name and not (settings.get("clear") or recipe.settings.get("clear") or environ.get("CLEAR_ENV")):
+        name = environ.get("DIBBLE_ENVIRONMENT")
+    preset = None
+    if name:
+        from dibble.recipe.presets import read_preset
+
+        preset = read_preset(str(name), environ, here.cwd)
     return merge(
         Asked(elements, settings),
         recipe,
@@ -110,6 +118,7 @@ def request_of(
         command=command,
         ramdisk=ramdisk,
         arguments=" ".join(_of_the_image(arguments)),
+        preset=preset,
     )
 
 

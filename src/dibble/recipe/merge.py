@@ -1,6 +1,7 @@
 """Command line + recipe + environment + facts of this machine → Request. One pure function.
 
-A value is taken from the command line, else from the recipe, else from its environment twin, else its default.
+A value is taken from the command line, else from the recipe, else from its environment twin, else from the preset of
+the environment that the image is for, else its default.
 Packages of the recipe and of the command line add up, as do the levels of tracing.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from dibble import registry
@@ -18,6 +19,10 @@ from dibble.recipe import environment as env
 from dibble.recipe.kinds import GIB, MIB
 from dibble.recipe.model import RemoteCache, Request
 from dibble.recipe.options import OPTIONS, Command
+
+if TYPE_CHECKING:
+    from dibble.recipe.model import Target
+    from dibble.recipe.presets import Preset
 
 Settings = Mapping[str, object]  # key of an option → its value, as the option's kind reads it
 Value = TypeVar("Value")
@@ -114,6 +119,7 @@ def merge(
     command: Command = "build",
     ramdisk: bool = False,
     arguments: str = "",
+    preset: Preset | None = None,
 ) -> Request:
     """The request that all sources together make.
 
@@ -123,22 +129,31 @@ def merge(
         command_line.settings, recipe.settings, from_environment({"CLEAR_ENV": environ.get("CLEAR_ENV", "")})
     )
     clear = wants_clear.get("clear", False)
-    caller = {**(env.cleared(environ) if clear else environ), **recipe.environment}
+    base = preset.asked if preset else Asked()
+    caller = {**base.environment, **(env.cleared(environ) if clear else environ), **recipe.environment}
     twins = from_environment(caller)
-    chosen = _Chosen(command_line.settings, recipe.settings, twins)
+    chosen = _Chosen(command_line.settings, recipe.settings, twins, base.settings)
 
     elements = recipe.elements + command_line.elements
     if not elements:
         raise UsageError("no element given", hint="name at least an operating system, such as debian-minimal")
-    outputs = _outputs(chosen.get("outputs", ("qcow2",)))
     default_name = recipe.default_name or ("-".join(elements) if command == "build" else "image")
+    if preset:
+        default_name = recipe.default_name or f"{default_name}-{preset.target.name}"
+        elements += tuple(name for name in base.elements if name not in elements)
+        _check_formats(preset, _Chosen(command_line.settings, recipe.settings).find("outputs", tuple))
+    outputs = _outputs(chosen.get("outputs", ("qcow2",)))
     name = _name(chosen.get("name", default_name), outputs)
     arch = chosen.get("arch", debian_arch(host.machine))
     logfile = chosen.find("logfile", str)
     quiet = chosen.find("quiet", bool)
     block_device = chosen.find("block_device_config", str)
     trace = sum(_Chosen(source).get("trace", 0) for source in (command_line.settings, recipe.settings, twins))
-    packages = _Chosen(recipe.settings).get("packages", ()) + _Chosen(command_line.settings).get("packages", ())
+    packages = (
+        _Chosen(base.settings).get("packages", ())
+        + _Chosen(recipe.settings).get("packages", ())
+        + _Chosen(command_line.settings).get("packages", ())
+    )
     given_path: tuple[str, ...] = chosen.get("element_path", ())
     element_path = (*(host.cwd / entry for entry in given_path), host.catalogue)
     tools = chosen.get("tools", "tree")
@@ -183,10 +198,49 @@ def merge(
         tools="host" if tools == "host" else "tree",
         cwd=host.cwd,
         overwrite=chosen.get("overwrite", False),
+        layout=preset.layout if preset and not block_device else "",
+        target=_target(preset, caller, _Chosen(command_line.settings, recipe.settings, twins), block_device),
         arguments=arguments,
     )
     hooks = env.for_hooks(caller) | _exported(request, arch, chosen)
     return replace(request, environment={**hooks, "DIB_ENV": env.declared(hooks)})
+
+
+def _check_formats(preset: Preset, asked: tuple[str, ...] | None) -> None:
+    """Raises UsageError where the preset's own format is wanted and there is none of that name."""
+    wanted = asked or _Chosen(preset.asked.settings).get("outputs", ())
+    known = registry.names("outputs") if wanted and set(wanted) - set(registry.BUILT_IN["outputs"]) else ()
+    missing = [name for name in wanted if known and name not in known]
+    if missing and not asked:
+        raise UsageError(
+            f'the environment "{preset.target.name}" takes the format "{missing[0]}", which is not among the formats',
+            hint=f"install the package that adds it, or choose with -t among {', '.join(known)}",
+        )
+
+
+def _target(preset: Preset | None, caller: Mapping[str, str], said: _Chosen, block_device: str | None) -> Target | None:
+    """The preset's target, with what the preset set and where somebody else's word won."""
+    if preset is None:
+        return None
+    found: list[tuple[str, str]] = [("elements", " ".join(preset.asked.elements))] if preset.asked.elements else []
+    lost: list[tuple[str, str]] = []
+    if preset.layout:
+        (lost if block_device else found).append(("layout", preset.layout))
+    for key, value in preset.asked.settings.items():
+        name = next(option.recipe_key for option in OPTIONS if option.key == key) or key.replace("_", "-")
+        adds_up = key in ("packages", "trace")
+        overruled = not adds_up and said.find(key, object) is not None
+        (lost if overruled else found).append((name, _shown(value)))
+    for variable, value in preset.asked.environment.items():
+        (found if caller[variable] == value else lost).append((variable, value))
+    return replace(preset.target, set=tuple(found), overruled=tuple(lost))
+
+
+def _shown(value: object) -> str:
+    """A setting as a recipe would write it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _outputs(asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -22,6 +22,44 @@ class RemoteCache:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """What an environment gives an image to run on; `dibble boot` and `dibble publish` take it from here.
+
+    `disk_bus` and `network` are QEMU's and libosinfo's words; `minimum_memory_mib` is what the image needs to come up.
+    """
+
+    disk_bus: str = "virtio"
+    network: str = "virtio"
+    metadata: str = ""
+    """How the machine's settings reach the image: a kind of `evidence/metadata.py`; empty: not at all."""
+    minimum_memory_mib: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What has to hold of a finished tree: patterns of paths, some that must be there and some that must not."""
+
+    present: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The environment that an image is for, and what its preset set.
+
+    `set` has pairs of key and value in the preset's order, `overruled` those where the user's word won.
+    """
+
+    name: str
+    summary: str
+    source: str
+    machine: Machine = Machine()
+    gate: Gate = Gate()
+    set: tuple[tuple[str, str], ...] = ()
+    overruled: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One image to build. Complete: every default is filled in, nothing here looks at the host again.
 
@@ -83,5 +121,9 @@ class Request:
     tools: Literal["tree", "host"]
     cwd: Path
     overwrite: bool
+    layout: str
+    """The element that lays the disk out where no other one provides that; empty: the architecture's usual one."""
+    target: Target | None
+    """The environment that the image is for; None: none was named."""
     arguments: str
     """The command line, joined by spaces (DIB_ARGS)."""

@@ -76,6 +76,15 @@ OPTIONS: tuple[Option, ...] = (
         recipe_key="outputs",
     ),
     Option(
+        "target",
+        kinds.TEXT,
+        "Where the image will run: a preset of elements, disk, formats and settings (docs/environments.md).",
+        (),
+        ("--environment",),
+        variable="DIBBLE_ENVIRONMENT",
+        recipe_key="preset",
+    ),
+    Option(
         "trace",
         kinds.COUNT,
         "Trace the scripts; twice: the noisy ones too. Adds to DIB_DEBUG_TRACE.",

@@ -44,15 +44,22 @@ def read_recipe(path: Path, *, shown: str) -> Asked:
 
     Relative directories in it (`elements-path`) count from the recipe's own directory. Raises RecipeError.
     """
+    return read_as(path, shown, preset=False)[0]
+
+
+def read_as(path: Path, shown: str, *, preset: bool) -> tuple[Asked, dict[str, Any]]:
+    """As `read_recipe`; with `preset`, the file may have a preset's own keys too, whose values are the second part."""
     document = _parse(_text_of(path, shown), shown)
     from pydantic import ValidationError
 
-    from dibble.recipe.schema import Recipe
+    from dibble.recipe import schema
 
+    model = schema.PresetFile if preset else schema.Recipe
     try:
-        recipe = Recipe.model_validate(document.data, by_alias=True, by_name=False)
+        recipe: Any = model.model_validate(document.data, by_alias=True, by_name=False)
     except ValidationError as error:
         raise _complaint(error.errors(), document, shown) from error
+    own = {key: getattr(recipe, key) for key in schema.PRESET_KEYS} if preset else {}
     settings = {
         option.key: getattr(recipe, option.key)
         for option in OPTIONS
@@ -62,13 +69,14 @@ def read_recipe(path: Path, *, shown: str) -> Asked:
         settings["element_path"] = tuple(str(path.parent / entry) for entry in settings["element_path"])
     if recipe.block_device is not None:
         settings["block_device_config"] = _block_device_text(document)
-    return Asked(
+    asked = Asked(
         elements=recipe.elements,
         settings=settings,
         environment=recipe.environment,
         default_name=path.stem,
         block_device_source=shown if recipe.block_device is not None else "",
     )
+    return asked, own
 
 
 def _text_of(path: Path, shown: str) -> str:

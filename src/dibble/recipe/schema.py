@@ -61,6 +61,46 @@ Recipe: type[_Base] = create_model(
     "Recipe", __base__=_Base, **{option.key: _field(option) for option in OPTIONS if option.recipe_key}
 )
 
+
+def _words(value: object) -> tuple[str, ...]:
+    return WORDS.of_data(value)  # type: ignore[return-value]  # a kind's reader gives an object
+
+
+def _text(value: object) -> str:
+    return " ".join(scalar_text(value).split())
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class GateKeys(_Strict):
+    """`gate` of a preset."""
+
+    present: Annotated[Any, BeforeValidator(_words)] = ()
+    absent: Annotated[Any, BeforeValidator(_words)] = ()
+
+
+class MachineKeys(_Strict):
+    """`machine` of a preset."""
+
+    disk_bus: Annotated[str, BeforeValidator(_text), Field(alias="disk-bus")] = "virtio"
+    network: Annotated[str, BeforeValidator(_text)] = "virtio"
+    metadata: Annotated[str, BeforeValidator(_text)] = ""
+    minimum_memory: Annotated[int, Field(alias="minimum-memory", ge=1)] = 512
+
+
+class PresetFile(Recipe):  # type: ignore[valid-type, misc]  # a class made at run time
+    """A preset: a recipe's keys, and those that only a preset has."""
+
+    summary: Annotated[str, BeforeValidator(_text)]
+    layout: Annotated[str, BeforeValidator(_text)] = ""
+    machine: MachineKeys = MachineKeys()
+    gate: GateKeys = GateKeys()
+
+
+PRESET_KEYS = ("summary", "layout", "machine", "gate")
+
 KEYS: tuple[str, ...] = tuple(
     sorted((field.alias or name) for name, field in Recipe.model_fields.items())  # as written in a recipe
 )

@@ -99,6 +99,10 @@ def _tree(plan: Build, workspace: Workspace, lowers: list[Path]) -> Iterator[tup
     from dibble.sandbox import mounts
 
     workspace.mount_tree(lowers)
+    if plan.request.target:
+        from dibble.tree.gate import check_gate
+
+        check_gate(workspace.target, plan.request.target)
     directory = workspace.new_directory("boot")
     toolbox = workspace.toolbox
     boot = grub.install(

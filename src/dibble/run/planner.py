@@ -67,6 +67,7 @@ def make_plan(build: Build, *, details: bool = False, foreseen: Foreseen | None 
         outputs=_outputs(build, state if certain else None),
         disks=_disks(build, state) if details else (),
         output_seconds=_output_seconds(build),
+        target=request.target,
     )
     return Planning(plan, walk, state)
 

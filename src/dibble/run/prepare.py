@@ -118,10 +118,16 @@ class Build:
         request = request or self.request
         common = [
             __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
-            str(self.epoch),
+            str(self.epoch), *_gate_parts(request),
         ]  # fmt: skip
         own = {name: load("outputs", name).info.depends_on(request) for name in request.outputs}
         return {name: digest([*common, name, *parts])[:40] for name, parts in own.items()}
+
+
+def _gate_parts(request: Request) -> tuple[str, ...]:
+    """Outputs of one tree that has passed a gate count for no other gate."""
+    gate = request.target.gate if request.target else None
+    return (repr(gate),) if gate and (gate.present or gate.absent) else ()
 
 
 def prepare(request: Request, events: Events) -> Build:
@@ -144,6 +150,7 @@ def prepare(request: Request, events: Events) -> Build:
         skip_base=request.skip_base,
         arch=request.arch,
         environment=request.environment,
+        layout=request.layout,
     )
     names = tuple(element.name for element in elements.elements)
     request = replace(request, outputs=formats_to_write(request, names, events))
