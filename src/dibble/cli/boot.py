@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dibble.events import Events
     from dibble.evidence.boot_test import Bench, BootRequest, BootResult
     from dibble.evidence.guest_shell import CommandResult
+    from dibble.evidence.hardware import Hardware
+    from dibble.evidence.metadata import Settings
     from dibble.evidence.qemu import Accelerator
 
 KVM = Path("/dev/kvm")
@@ -54,6 +56,15 @@ _MOMENTS = {"output": "first output", "kernel": "kernel", "prompt": "prompt", "s
 )
 @click.option("--password", metavar="TEXT", help="The user's password; without, none must be asked for.")
 @click.option("--command", "commands", multiple=True, metavar="COMMAND", help="Run it in the guest; several allowed.")
+@click.option("--environment", metavar="NAME", help="Devices and source of settings as there: openstack, ec2, vmware …")
+@click.option(
+    "--metadata", metavar="KIND", help="Settings come so: nocloud, config-drive, openstack, ec2, gce, or none."
+)
+@click.option(
+    "--user-data", type=click.Path(path_type=Path), metavar="FILE", help="For cloud-init; default: the user of --login."
+)
+@click.option("--hostname", metavar="NAME", default="dibble-guest", show_default=True, help="With --metadata.")
+@click.option("--ssh-key", type=click.Path(path_type=Path), metavar="FILE", help="Public key of the user.")
 @click.option("--interactive", is_flag=True, help="Connect this terminal to the serial line; Ctrl-] ends it.")
 @click.option("--serial-log", type=click.Path(path_type=Path), metavar="FILE", help="Keep all of the serial line.")
 @click.option("-x", "--verbose", is_flag=True, help="Show the serial line as it comes, on standard error.")
@@ -68,6 +79,7 @@ def boot(image: Path, **options: Any) -> int:
     \b
     dibble boot image.qcow2
     dibble boot image.qcow2 --login devuser --password x --command 'systemctl is-system-running'
+    dibble boot image.qcow2 --environment openstack --login me --password x
     dibble boot ramdisk.kernel --initrd ramdisk.initramfs --marker 'text that it says'
     """
     from dibble.evidence.boot_test import check_request
@@ -90,7 +102,10 @@ def _request(image: Path, options: dict[str, Any]) -> BootRequest:
 
     if options["password"] is not None and options["user"] is None:
         raise UsageError("a password without a user", hint="give --login USER as well")
+    hardware, settings = _environment(options)
     return BootRequest(
+        hardware=hardware,
+        settings=settings,
         image=image.resolve(),  # the sandbox shows files at their real places
         initrd=options["initrd"].resolve() if options["initrd"] else None,
         append=options["append"],
@@ -105,6 +120,38 @@ def _request(image: Path, options: dict[str, Any]) -> BootRequest:
         commands=options["commands"],
         timeout_s=options["timeout_s"],
     )
+
+
+def _environment(options: dict[str, Any]) -> tuple[Hardware, Settings | None]:
+    """The devices of the environment, and what the guest is told. Raises UsageError."""
+    from dibble.evidence.hardware import Hardware
+    from dibble.evidence.metadata import KINDS, Settings, user_data_for
+
+    hardware, kind = Hardware(), options["metadata"] or ""
+    if options["environment"]:
+        from dibble.recipe.presets import read_preset
+
+        machine = read_preset(options["environment"], os.environ, Path.cwd()).target.machine
+        hardware, kind = Hardware(machine.disk_bus, machine.network), kind or machine.metadata
+    if kind in ("", "none"):
+        for name in ("user_data", "ssh_key"):
+            if options[name]:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} reaches no guest", hint=f"say how: --metadata {', '.join(KINDS)}")
+        return hardware, None
+    keys = tuple(_text_of(options["ssh_key"]).splitlines()) if options["ssh_key"] else ()
+    if options["user_data"]:
+        data = _text_of(options["user_data"]).encode()
+    else:
+        data = user_data_for(options["user"], options["password"], keys) if options["user"] else b"#cloud-config\n{}\n"
+    return hardware, Settings(kind, options["hostname"], data, keys)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", hint="give the path of a text file") from error
 
 
 @contextlib.contextmanager

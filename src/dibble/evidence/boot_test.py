@@ -15,6 +15,8 @@ from typing import IO, TYPE_CHECKING
 from dibble.errors import BootError, UsageError
 from dibble.evidence import image_head, qemu
 from dibble.evidence.guest_shell import LOGIN_PROMPT, CommandResult, GuestShell, Login, check_command, log_in
+from dibble.evidence.hardware import PLAIN, Hardware, check_hardware
+from dibble.evidence.metadata import Settings, with_settings
 from dibble.evidence.serial import Console, SerialClosed, SerialTimeout
 
 if TYPE_CHECKING:
@@ -91,6 +93,9 @@ class BootRequest:
     login: Login | None = None
     commands: tuple[str, ...] = ()
     timeout_s: float = 300.0
+    hardware: Hardware = PLAIN
+    settings: Settings | None = None
+    """What the guest is told of itself, and by which kind of source; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,14 @@ def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
         flash=flash,
         network=request.network,
         writable=request.writable,
+        hardware=_hardware(request, bench),
     )
+
+
+def _hardware(request: BootRequest, bench: Bench) -> Hardware:
+    if request.settings is None:
+        return request.hardware
+    return with_settings(request.hardware, request.settings, bench.toolbox, bench.scratch)
 
 
 def _is_kernel(request: BootRequest) -> bool:
@@ -185,6 +197,7 @@ def _direct_guest(request: BootRequest, bench: Bench) -> qemu.Guest:
         flash=qemu.flash_for(arch, bench.toolbox, bench.scratch) if uefi else None,
         network=request.network,
         direct=qemu.Direct(bench.toolbox.path(request.initrd) if request.initrd else None, request.append),
+        hardware=_hardware(request, bench),
     )
 
 
@@ -389,6 +402,9 @@ def check_request(request: BootRequest) -> None:
         raise UsageError("a kernel has no disk to write to", hint="leave --writable out")
     if request.commands and request.login is None:
         raise UsageError("commands need somebody who runs them", hint="give --login USER, and --password if it has one")
+    check_hardware(request.hardware)
+    if request.settings is not None and not request.network and request.settings.kind in ("openstack", "ec2", "gce"):
+        raise UsageError("the guest asks for its settings over the network", hint="leave --no-network out")
     if request.marker == "":
         raise UsageError("the marker is empty", hint="give --marker a text that the guest says when it is up")
     for command in request.commands:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dibble.errors import BootError
+from dibble.evidence.hardware import PLAIN, Hardware, disk_arguments, network_arguments, settings_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,9 +38,6 @@ _EMULATED_CPU = {"amd64": "max", "i386": "max", "arm64": "cortex-a57"}  # arm64'
 
 _CONSOLES = {"amd64": "ttyS0,115200", "i386": "ttyS0,115200", "arm64": "ttyAMA0"}
 """The kernel's names of the machines' first serial line."""
-
-# Without the card's own program, which would look for something to boot on the network.
-_NETWORK = ("-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile=")
 
 # Code and variables of the UEFI firmware, where distributions put them; Debian's, which is the tools tree's, first.
 _UEFI: dict[str, tuple[tuple[str, str], ...]] = {
@@ -106,6 +104,7 @@ class Guest:
     network: bool = True
     writable: bool = False
     direct: Direct | None = None
+    hardware: Hardware = PLAIN
 
 
 def command_line(guest: Guest, *, serial: int, control: int) -> tuple[str, ...]:
@@ -122,7 +121,8 @@ def command_line(guest: Guest, *, serial: int, control: int) -> tuple[str, ...]:
         *("-smp", str(guest.cpus), "-m", str(guest.memory_mib)),
         *_firmware(guest),
         *_boot_from(guest),
-        *(_NETWORK if guest.network else ("-nic", "none")),
+        *settings_arguments(guest.hardware),
+        *(network_arguments(guest.hardware) if guest.network else ("-nic", "none")),
         *("-device", "virtio-rng-pci"),
         *("-chardev", f"socket,id=serial,fd={serial}", "-serial", "chardev:serial"),
         *("-chardev", f"socket,id=control,fd={control}", "-mon", "chardev=control,mode=control"),
@@ -150,7 +150,7 @@ def _firmware(guest: Guest) -> tuple[str, ...]:
 
 def _boot_from(guest: Guest) -> tuple[str, ...]:
     if guest.direct is None:
-        return ("-drive", _disk(guest), "-device", "virtio-blk-pci,drive=disk,bootindex=0")
+        return ("-drive", _disk(guest), *disk_arguments(guest.hardware))
     # These take a path as it is, commas and all.
     append = f"console={_CONSOLES[guest.arch]} {guest.direct.append}".strip()
     initrd = ("-initrd", guest.direct.initrd) if guest.direct.initrd else ()

@@ -1,0 +1,75 @@
+"""The devices of a guest as an environment has them: the bus of its disks, its network card, what its board says it is.
+
+QEMU has VMware's paravirtual controller and card; of Hyper-V and EC2 there is nothing that an image could not tell, so
+the nearest common device stands in (`disk_bus` sata, `network` e1000e).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dibble.errors import UsageError
+
+# disk bus → the controller, and the device that a drive is
+_DISKS: dict[str, tuple[tuple[str, ...], str]] = {
+    "virtio": ((), "virtio-blk-pci"),
+    "virtio-scsi": (("-device", "virtio-scsi-pci,id=bus"), "scsi-hd,bus=bus.0"),
+    "pvscsi": (("-device", "pvscsi,id=bus"), "scsi-hd,bus=bus.0"),
+    "nvme": ((), "nvme,serial=dibble"),
+    "sata": (("-device", "ich9-ahci,id=bus"), "ide-hd,bus=bus.0"),
+}
+_CARDS = {"virtio": "virtio-net-pci", "vmxnet3": "vmxnet3", "e1000e": "e1000e"}
+
+METADATA_ADDRESS = "169.254.169.254"
+"""Where clouds answer questions of their machines, by HTTP."""
+
+# Only an address inside of its network is forwarded by QEMU; host, name server and guest are in the same one then.
+_LINK_LOCAL = "net=169.254.0.0/16,host=169.254.0.2,dns=169.254.0.3,dhcpstart=169.254.0.15"
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """`smbios` has what follows -smbios; `drive` is a disk with settings, `service` the command that answers each
+    connection to METADATA_ADDRESS on its standard input and output. Both are named as the tools see them."""
+
+    disk_bus: str = "virtio"
+    network: str = "virtio"
+    smbios: tuple[str, ...] = ()
+    drive: str = ""
+    service: str = ""
+
+
+PLAIN = Hardware()
+"""virtio, and nothing told."""
+
+
+def check_hardware(hardware: Hardware) -> None:
+    """Raises UsageError for a device that QEMU is not asked for by any name here."""
+    for what, name, known in (("disk bus", hardware.disk_bus, _DISKS), ("network card", hardware.network, _CARDS)):
+        if name not in known:
+            raise UsageError(f'no guest has the {what} "{name}"', hint=f"known are: {', '.join(known)}")
+
+
+def disk_arguments(hardware: Hardware) -> tuple[str, ...]:
+    """The device for the drive `disk`, from which the guest starts."""
+    controller, device = _DISKS[hardware.disk_bus]
+    return (*controller, "-device", f"{device},drive=disk,bootindex=0")
+
+
+def settings_arguments(hardware: Hardware) -> tuple[str, ...]:
+    """The board's own words, and the disk with settings."""
+    words = [word for entry in hardware.smbios for word in ("-smbios", entry)]
+    if hardware.drive:
+        drive = hardware.drive.replace(",", ",,")
+        words += ["-drive", f"if=none,id=settings,format=raw,readonly=on,file={drive}"]
+        words += ["-device", "virtio-blk-pci,drive=settings"]
+    return tuple(words)
+
+
+def network_arguments(hardware: Hardware) -> tuple[str, ...]:
+    """The network card, in QEMU's own network; without its program, which would look for something to boot there."""
+    network = "user,id=network"
+    if hardware.service:
+        command = hardware.service.replace(",", ",,")
+        network += f",{_LINK_LOCAL},guestfwd=tcp:{METADATA_ADDRESS}:80-cmd:{command}"
+    return ("-netdev", network, "-device", f"{_CARDS[hardware.network]},netdev=network,romfile=")

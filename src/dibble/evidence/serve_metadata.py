@@ -1,0 +1,54 @@
+"""Answers one HTTP request on standard input and output: `serve_metadata.py DATA.json`.
+
+QEMU starts it, in the tools tree. It runs with the tools' own Python, without dibble. EC2's service wants a session
+token with each question, GCE's a header that no browser sends; without them the answers are theirs, 401 and 403.
+"""
+
+import json
+import sys
+from http import HTTPStatus
+from http.client import parse_headers
+from pathlib import Path
+
+TOKEN = "ZGliYmxl"  # noqa: S105 - a guest of ours gets it for the asking
+
+
+def respond(method: str, target: str, header: dict[str, str], data: dict) -> tuple[int, bytes]:  # type: ignore[type-arg]
+    """Status and body for a request; names in `header` are small."""
+    kind, answers = data["kind"], data["answers"]
+    path, _, query = target.partition("?")
+    path = path.rstrip("/") or "/"
+    if kind == "ec2":
+        if path == "/latest/api/token":
+            return (200, TOKEN.encode()) if method == "PUT" else (405, b"")
+        if header.get("x-aws-ec2-metadata-token") != TOKEN:
+            return 401, b""
+    if kind == "gce" and header.get("metadata-flavor") != "Google":
+        return 403, b""
+    if method not in ("GET", "HEAD"):
+        return 405, b""
+    found = answers.get(path)
+    if found is None and kind == "gce" and query:
+        found = answers.get(path.removesuffix("/"))
+    return (404, b"") if found is None else (200, found.encode())
+
+
+def main() -> None:
+    words = sys.stdin.buffer.readline(65536).decode("latin-1").split()
+    if len(words) < 2:
+        return
+    header = {name.lower(): value for name, value in parse_headers(sys.stdin.buffer).items()}
+    data = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    status, body = respond(words[0], words[1], header, data)
+    flavour = "Metadata-Flavor: Google\r\n" if data["kind"] == "gce" else ""
+    kind = "application/json" if body[:1] in (b"{", b"[") else "text/plain"
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\n{flavour}"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    sys.stdout.buffer.write(head.encode() + (b"" if words[0] == "HEAD" else body))
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
