@@ -51,6 +51,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "outputs": {
         "raw": "dibble.outputs.raw:Raw",
         "qcow2": "dibble.outputs.qcow2:Qcow2",
+        "vmdk": "dibble.outputs.vmdk:Vmdk",
+        "vhd": "dibble.outputs.vhd:Vhd",
+        "vhdx": "dibble.outputs.vhdx:Vhdx",
+        "vdi": "dibble.outputs.vdi:Vdi",
         "tar": "dibble.outputs.tar:Tar",
         "docker": "dibble.outputs.docker:Docker",
     },

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from dibble.errors import ToolFailed
 from dibble.outputs.base import MAIN_IMAGE, OutputInfo
-from dibble.outputs.place import move
 from dibble.outputs.qcow2_file import write_qcow2
+from dibble.outputs.qemu_img import convert, options_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,27 +47,12 @@ class Qcow2:
             if is_ours(request):
                 write_qcow2(disk, target_file, activity, ahead=source.ahead.get(image))
             else:
-                _convert(disk, target_file, request, toolbox)
+                convert(disk, target_file, "qcow2", request, toolbox, arguments=convert_arguments(request))
 
 
 def is_ours(request: Request) -> bool:
     """Whether we write the file ourselves, for which clusters can be compressed ahead."""
     return request.compress and not request.qemu_img_options
-
-
-def _convert(disk: Path, target_file: Path, request: Request, toolbox: Toolbox) -> None:
-    """Have qemu-img write the file beside the disk, where the tools see it, and move it from there."""
-    made = disk.with_name(f"{disk.name}.qcow2")
-    toolbox.ensure("core")
-    try:
-        toolbox.run(["qemu-img", "convert", *convert_arguments(request), toolbox.path(disk), toolbox.path(made)])
-        move(made, target_file)
-    except ToolFailed as error:
-        if request.qemu_img_options:
-            error.hint = f'see "qemu-img create -f qcow2 -o help" for --qemu-img-options {request.qemu_img_options}'
-        raise
-    finally:
-        made.unlink(missing_ok=True)
 
 
 def convert_arguments(request: Request) -> list[str]:
@@ -78,7 +62,7 @@ def convert_arguments(request: Request) -> list[str]:
     options = request.qemu_img_options.strip(",")
     if request.compress:
         arguments.append("-c")
-        keys = dict(part.partition("=")[::2] for part in options.split(","))
+        keys = options_of(request)
         # Version 2 of the format (compat=0.10) knows zlib only.
         if "compression_type" not in keys and keys.get("compat") not in ("0.10", "v2"):
             options = ",".join(filter(None, ("compression_type=zstd", options)))

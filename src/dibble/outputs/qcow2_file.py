@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from dibble.outputs.pieces import PIECE, worked, write_at
 from dibble.outputs.qcow2_cluster import CLUSTER, CLUSTER_BITS, SECTOR, Compressor
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from dibble.events import RunningActivity
     from dibble.outputs.qcow2_ahead import Ahead
 
-_PIECE = 1 << 20  # read and compressed at once by one thread
-_MAX_THREADS = 16
 
 _INCOMPATIBLE_COMPRESSION_TYPE = 1 << 3
 _ZSTD = 1
@@ -49,7 +46,6 @@ def write_qcow2(
     """
     if ahead:
         ahead.stop()
-    threads = threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
     source = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
     try:
         sink = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -60,27 +56,12 @@ def write_qcow2(
                 for number, data in clusters:
                     image.add(number, data)
                 if activity:
-                    activity.progress(min(start + _PIECE, size), size, "bytes")
+                    activity.progress(min(start + PIECE, size), size, "bytes")
             image.finish()
         finally:
             os.close(sink)
     finally:
         os.close(source)
-
-
-def _pieces(source: int, size: int) -> Iterator[int]:
-    """The offsets of the pieces that hold data, ascending."""
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(source, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: only a hole is left
-            return
-        end = os.lseek(source, start, os.SEEK_HOLE)
-        position = max(position, start - start % _PIECE)
-        while position < end:
-            yield position
-            position += _PIECE
 
 
 def _compressed(
@@ -89,11 +70,10 @@ def _compressed(
     """For each piece, in order, its offset and (number, content) of its clusters that are not all zeros."""
     own = threading.local()
 
-    def compress(start: int) -> list[tuple[int, bytes]]:
+    def compress(start: int, data: bytes) -> list[tuple[int, bytes]]:
         compressor: Compressor | None = getattr(own, "compressor", None)
         if compressor is None:
             compressor = own.compressor = Compressor()
-        data = os.pread(source, _PIECE, start)
         found = []
         for offset in range(0, len(data), CLUSTER):
             plain = data[offset : offset + CLUSTER].ljust(CLUSTER, b"\0")
@@ -103,20 +83,7 @@ def _compressed(
                 found.append((number, packed))
         return found
 
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[int, Future[list[tuple[int, bytes]]]]] = deque()
-        try:
-            for start in _pieces(source, size):
-                waiting.append((start, pool.submit(compress, start)))
-                if len(waiting) >= 4 * threads:
-                    begun, done = waiting.popleft()
-                    yield begun, done.result()
-            while waiting:
-                begun, done = waiting.popleft()
-                yield begun, done.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+    return worked(source, size, compress, threads=threads)
 
 
 class _Image:
@@ -225,10 +192,7 @@ class _Image:
         )
 
     def _write(self, offset: int, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            count = os.pwrite(self._sink, view, offset)
-            view, offset = view[count:], offset + count
+        write_at(self._sink, data, offset)
 
 
 def _clusters(length: int) -> int:
