@@ -111,3 +111,28 @@ def test_what_is_no_disk_ends_the_build_in_a_sentence(elements: SmallElements, f
     assert "nothing.img has no partition with a root file system" in said
     assert "Traceback" not in said
     assert "fault in dibble" not in said
+
+
+@pytest.mark.parametrize(
+    ("element", "variables"),
+    [
+        ("replace-partition", {"DISTRO_NAME": "debian", "EFI_BOOT_DIR": "EFI/debian", "DIB_INIT_SYSTEM": "systemd"}),
+        ("replace-partition-redhat", {"DISTRO_NAME": "rocky"}),
+    ],
+)
+def test_an_image_gets_another_disk_and_its_tree_stays(
+    elements: SmallElements, first: Path, element: str, variables: dict[str, str]
+) -> None:
+    """The image has no kernel and no boot loader, so `no-boot` stands for the element bootloader."""
+    elements.write("no-boot/element-provides", "bootloader\n")
+    elements.write("no-boot/README.rst", "=======\nno-boot\n=======\nNothing starts this image.\n")
+    words = ("-n", "-t", "raw,tar", "-o", element, element, "no-boot", "block-device-mbr")
+    env = elements.environment(DIB_LOCAL_IMAGE=str(first / "first.qcow2"), DIB_RELEASE="9", **variables)
+    elements.person.dibble("build", *words, cwd=elements.place, env=env)
+    ours, theirs = of_tar(first / f"{element}.tar"), of_tar(first / "first.tar")
+    assert differences(ours, theirs, ("boot/efi", "etc/fstab", "lost+found")) == []
+    with (first / f"{element}.raw").open("rb") as disk:
+        disk.seek(0x1BE + 4)
+        assert disk.read(1) == b"\x83", "one partition of Linux in an MBR"
+    assert b"/boot/efi" in theirs["etc/fstab"].content
+    assert b"/boot/efi" not in ours["etc/fstab"].content
