@@ -73,6 +73,12 @@ class Image:
             assert data is not None
             return data.read().decode()
 
+    def attributes(self, name: str) -> dict[str, str]:
+        """Files that have an extended attribute, with its value."""
+        key = f"SCHILY.xattr.{name}"
+        with tarfile.open(self.directory / f"{self.name}.tar") as archive:
+            return {os.path.normpath(one.name): one.pax_headers[key] for one in archive if key in one.pax_headers}
+
     def passwd(self, user: str) -> list[str]:
         (entry,) = [line.split(":") for line in self.lines("etc/passwd") if line.startswith(f"{user}:")]
         return entry
