@@ -148,7 +148,8 @@ def apt_repository(place: Path) -> str:
     """A directory that apt takes packages from, with a package `ssacli` of ours; the line for apt's sources."""
     tree = place / "tree"
     for path, text in {
-        "DEBIAN/control": "Package: ssacli\nVersion: 6.45-8.0\nArchitecture: all\nMaintainer: a <a@b>\nDescription: x\n",
+        "DEBIAN/control": "Package: ssacli\nVersion: 6.45-8.0\nArchitecture: all\n"
+        "Maintainer: a <a@b>\nDescription: x\n",
         "usr/sbin/ssacli": "#!/bin/sh\necho ssacli of ours\n",
     }.items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
