@@ -28,9 +28,9 @@ PLACES = ("share/ironic-python-agent-builder/dib", "share/tripleo-image-elements
 NUMBER = 23
 """Elements in these releases."""
 REFUSED = {
-    "overcloud-partition-uefi": r"overcloud-partition-uefi/block-device-default\.yaml:35:3: unknown disk node \"lvm\"",
+    "overcloud-partition-uefi": r"/block-device-default\.yaml:48:17: lv \"lv_thinpool\" is thin",
 }
-"""Those that cannot be used, with what is said of them: dibble writes no LVM."""
+"""Those that cannot be used, with what is said of them."""
 GLEAN = "1.25.1"
 ELEMENTS = (
     *("ironic-ramdisk-base", "burn-in"),

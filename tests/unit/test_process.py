@@ -38,7 +38,7 @@ def test_an_interruption_while_a_program_starts_is_heard(call: str) -> None:
 def test_a_program_gets_the_signals_that_its_caller_got() -> None:
     code = (
         "from dibble.sandbox.process import run\n"
-        "print(run(['/bin/sh', '-c', 'grep -E ^Sig[BI] /proc/self/status'], env={}).output)"
+        "print(run(['/bin/cat', '/proc/self/status'], env={}).output)"  # a shell would unblock what is blocked
     )
     environment = {"PYTHONPATH": str(SOURCE)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -236,13 +236,12 @@ def _before_exec(
     """
     not_wait = None if durable else without_syncs()
     be_heard = listener.before_exec if listener is not None else None
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     def before_exec() -> None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if callable(signal.getsignal(signal.SIGINT)):  # as after the exec
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if on_terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             for number in _OF_A_TERMINAL:  # a caller in the background of a shell has them ignored
