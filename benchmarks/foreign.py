@@ -28,7 +28,7 @@ from benchmarks.proxy import caching_proxy  # noqa: E402
 from dibble.events import Events  # noqa: E402
 from dibble.sandbox import binfmt  # noqa: E402
 from dibble.sandbox.enter import run_in_namespace  # noqa: E402
-from dibble.sandbox.tools import ToolsTree  # noqa: E402
+from dibble.sandbox.tools import ToolsTree, host_arch  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ def main() -> None:
     (options.work / "output").mkdir(parents=True, exist_ok=True)
     with caching_proxy(options.work / "proxy") as proxy:
         bench = Foreign(options.work, options.suite, proxy, options.arch)
-        native = os.uname().machine.replace("x86_64", "amd64").replace("aarch64", "arm64")
+        native = host_arch()
         contenders: dict[str, Callable[[], None]] = {
             f"dibble, {options.arch}": lambda: bench.build(options.arch),
             f"dibble, {native}": lambda: bench.build(native),

@@ -19,12 +19,9 @@ from dibble.errors import OutputError
 from dibble.events import Events
 from dibble.outputs.base import Source
 from dibble.outputs.pieces import PIECE
-from dibble.outputs.vdi import Vdi
-from dibble.outputs.vhd import Vhd
 from dibble.outputs.vhd_file import geometry
-from dibble.outputs.vhdx import Vhdx
 from dibble.outputs.vhdx_file import crc32c
-from dibble.outputs.vmdk import Vmdk
+from dibble.outputs.virtual_disks import Vdi, Vhd, Vhdx, Vmdk
 from dibble.outputs.vmdk_file import write_vmdk
 from dibble.sandbox.toolbox import HostToolbox
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from dibble.errors import StoreError
 from dibble.store.contents import differences
-from dibble.store.layers import Input, LayerStore, OutputStore, Record, copy_sparse
+from dibble.store.layers import Input, LayerStore, OutputStore, Record
 from dibble.store.places import open_store, remove_tree, write_whole
+from dibble.store.sparse import copy_sparse
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ TOKEN = "ZGliYmxl"  # noqa: S105 - a guest of ours gets it for the asking
 def respond(method: str, target: str, header: dict[str, str], data: dict) -> tuple[int, bytes]:  # type: ignore[type-arg]
     """Status and body for a request; names in `header` are small."""
     kind, answers = data["kind"], data["answers"]
-    path, _, query = target.partition("?")
+    path = target.partition("?")[0]
     path = path.rstrip("/") or "/"
     if kind == "ec2":
         if path == "/latest/api/token":
@@ -28,8 +28,6 @@ def respond(method: str, target: str, header: dict[str, str], data: dict) -> tup
     if method not in ("GET", "HEAD"):
         return 405, b""
     found = answers.get(path)
-    if found is None and kind == "gce" and query:
-        found = answers.get(path.removesuffix("/"))
     return (404, b"") if found is None else (200, found.encode())
 
 

@@ -1,4 +1,4 @@
-"""What every output format is given and what it says of itself; one file of this folder a format."""
+"""What every output format is given and what it says of itself."""
 
 from __future__ import annotations
 

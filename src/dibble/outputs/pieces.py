@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
+
+from dibble.errors import OutputError
+from dibble.store.sparse import data_ranges, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from dibble.events import RunningActivity
 
@@ -26,17 +31,35 @@ def processors() -> int:
     return min(len(os.sched_getaffinity(0)), _MAX_THREADS)
 
 
+@contextmanager
+def opened(raw: Path, target: Path) -> Iterator[tuple[int, int]]:
+    """The raw disk to read and the new file to write, as descriptors."""
+    source = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sink = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            yield source, sink
+        finally:
+            os.close(sink)
+    finally:
+        os.close(source)
+
+
+def refuse_beyond(size: int, limit: int, form: str, *, other: str = "") -> None:
+    """Raise OutputError when a disk of `size` bytes is greater than what a format can hold."""
+    if size > limit:
+        raise OutputError(
+            f"the disk of {size >> 30} GiB is too great for a {form}, which holds at most {limit >> 30} GiB",
+            hint="give a smaller size with --image-size" + (f", or take {other}" if other else ""),
+        )
+
+
 def pieces_of_data(source: int, size: int, piece: int = PIECE) -> Iterator[int]:
     """The offsets, ascending multiples of `piece`, of the pieces that are not one hole. They may hold zeros only."""
     position = 0
-    while position < size:
-        try:
-            start = os.lseek(source, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: only a hole is left
-            return
-        end = os.lseek(source, start, os.SEEK_HOLE)
+    for start, length in data_ranges(source, 0, size):
         position = max(position, start - start % piece)
-        while position < end:
+        while position < start + length:
             yield position
             position += piece
 
@@ -95,11 +118,3 @@ def write_filled(sink: int, data: bytes, offset: int) -> None:
         if end > start:
             write_at(sink, data[start:end], offset + start)
         start = end + _UNIT
-
-
-def write_at(sink: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of `data` at `offset`."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(sink, view, offset)
-        view, offset = view[count:], offset + count

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.errors import OutputError
-from dibble.store.layers import copy_sparse
+from dibble.store.sparse import copy_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from dibble.outputs.qcow2_cluster import CLUSTER, Compressor
+from dibble.store.sparse import data_ranges, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,10 +97,7 @@ class Ahead:
         with self._lock:
             offset = self._end
             self._end += len(packed)
-        view, place = memoryview(packed), offset
-        while view:
-            count = os.pwrite(self._spill.fileno(), view, place)
-            view, place = view[count:], place + count
+        write_at(self._spill.fileno(), packed, offset)
         self._done[number] = (_digest(plain), offset, len(packed))
 
     def _settled(self) -> Iterator[int]:
@@ -118,14 +116,8 @@ class Ahead:
             yield -1
 
     def _full(self) -> Iterator[int]:
-        position = 0
-        while position < self._size:
-            try:
-                start = os.lseek(self._source, position, os.SEEK_DATA)
-                position = os.lseek(self._source, start, os.SEEK_HOLE)
-            except OSError:  # only a hole is left
-                return
-            yield from range(-(-start // CLUSTER), position // CLUSTER)
+        for start, length in data_ranges(self._source, 0, self._size):
+            yield from range(-(-start // CLUSTER), (start + length) // CLUSTER)
 
 
 def _digest(plain: bytes) -> bytes:

@@ -12,8 +12,9 @@ import struct
 import threading
 from typing import TYPE_CHECKING
 
-from dibble.outputs.pieces import PIECE, worked, write_at
+from dibble.outputs.pieces import PIECE, opened, worked
 from dibble.outputs.qcow2_cluster import CLUSTER, CLUSTER_BITS, SECTOR, Compressor
+from dibble.store.sparse import write_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,22 +47,15 @@ def write_qcow2(
     """
     if ahead:
         ahead.stop()
-    source = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sink = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            size = os.fstat(source).st_size
-            image = _Image(sink, size)
-            for start, clusters in _compressed(source, size, threads, ahead):
-                for number, data in clusters:
-                    image.add(number, data)
-                if activity:
-                    activity.progress(min(start + PIECE, size), size, "bytes")
-            image.finish()
-        finally:
-            os.close(sink)
-    finally:
-        os.close(source)
+    with opened(raw, target) as (source, sink):
+        size = os.fstat(source).st_size
+        image = _Image(sink, size)
+        for start, clusters in _compressed(source, size, threads, ahead):
+            for number, data in clusters:
+                image.add(number, data)
+            if activity:
+                activity.progress(min(start + PIECE, size), size, "bytes")
+        image.finish()
 
 
 def _compressed(

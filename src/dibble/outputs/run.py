@@ -14,7 +14,7 @@ from dibble.events import Activity, ArtifactWritten, Events
 from dibble.outputs.base import MAIN_IMAGE
 from dibble.outputs.place import placing
 from dibble.registry import load
-from dibble.store.layers import copy_sparse
+from dibble.store.sparse import copy_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

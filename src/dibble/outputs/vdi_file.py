@@ -13,8 +13,8 @@ import zlib
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
-from dibble.errors import OutputError
-from dibble.outputs.pieces import PIECE, filled, write_at, write_filled
+from dibble.outputs.pieces import PIECE, filled, opened, refuse_beyond, write_filled
+from dibble.store.sparse import write_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,32 +32,21 @@ _DYNAMIC = 1
 def write_vdi(raw: Path, target: Path, seed: UUID, activity: RunningActivity | None = None) -> None:
     """Write `target` from the raw file; blocks of zeros are not stored. Raises OSError, OutputError."""
     size = raw.stat().st_size
-    if size > _LIMIT:
-        raise OutputError(
-            f"the disk of {size >> 40} TiB is too great for a vdi, which holds at most {_LIMIT >> 40} TiB",
-            hint="give a smaller size with --image-size",
-        )
-    source = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sink = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            count = -(-size // _BLOCK)
-            table = [_UNUSED] * count
-            data_offset = SECTOR + 4 * count + -(SECTOR + 4 * count) % _BLOCK
-            used, checksum = 0, 0
-            for start, data in filled(source, size, activity):
-                table[start // _BLOCK] = used
-                write_filled(sink, data, data_offset + used * _BLOCK)
-                checksum = zlib.crc32(data, checksum)
-                used += 1
-            write_at(sink, struct.pack(f"<{count}I", *table), SECTOR)
-            identity = uuid5(seed, f"vdi {size} {used} {checksum}")
-            write_at(sink, _header(size, count, used, data_offset, identity), 0)
-            os.ftruncate(sink, data_offset + used * _BLOCK)
-        finally:
-            os.close(sink)
-    finally:
-        os.close(source)
+    refuse_beyond(size, _LIMIT, "vdi")
+    count = -(-size // _BLOCK)
+    table = [_UNUSED] * count
+    data_offset = SECTOR + 4 * count + -(SECTOR + 4 * count) % _BLOCK
+    used, checksum = 0, 0
+    with opened(raw, target) as (source, sink):
+        for start, data in filled(source, size, activity):
+            table[start // _BLOCK] = used
+            write_filled(sink, data, data_offset + used * _BLOCK)
+            checksum = zlib.crc32(data, checksum)
+            used += 1
+        write_at(sink, struct.pack(f"<{count}I", *table), SECTOR)
+        identity = uuid5(seed, f"vdi {size} {used} {checksum}")
+        write_at(sink, _header(size, count, used, data_offset, identity), 0)
+        os.ftruncate(sink, data_offset + used * _BLOCK)
 
 
 def _header(size: int, count: int, used: int, data_offset: int, identity: UUID) -> bytes:

@@ -5,13 +5,12 @@ Source of every number: Microsoft, "Virtual Hard Disk Image Format Specification
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
-from dibble.errors import OutputError
-from dibble.outputs.pieces import filled, write_at, write_filled
+from dibble.outputs.pieces import filled, opened, refuse_beyond, write_filled
+from dibble.store.sparse import write_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,24 +33,21 @@ _UNUSED = (1 << 32) - 1
 
 def write_fixed(raw: Path, target: Path, seed: UUID, *, epoch: int, activity: RunningActivity | None = None) -> None:
     """The disk, rounded up to whole MiB, and behind it the footer; sparse. Raises OSError, OutputError."""
-    source, sink, size, rounded = _open(raw, target)
-    try:
+    size, rounded = _sizes(raw)
+    with opened(raw, target) as (source, sink):
         for start, data in filled(source, size, activity):
             write_filled(sink, data, start)
         write_at(sink, _footer(rounded, _FIXED, _NONE, seed, epoch), rounded)
-    finally:
-        os.close(source)
-        os.close(sink)
 
 
 def write_dynamic(raw: Path, target: Path, seed: UUID, *, epoch: int, activity: RunningActivity | None = None) -> None:
     """Only blocks of 2 MiB that are not all zeros, each behind a bitmap of its sectors. Raises OSError, OutputError."""
-    source, sink, size, rounded = _open(raw, target)
-    try:
-        count = -(-rounded // _BLOCK)
-        table = [_UNUSED] * count
-        table_size = 4 * count + -4 * count % SECTOR
-        end = _TABLE + table_size
+    size, rounded = _sizes(raw)
+    count = -(-rounded // _BLOCK)
+    table = [_UNUSED] * count
+    table_size = 4 * count + -4 * count % SECTOR
+    end = _TABLE + table_size
+    with opened(raw, target) as (source, sink):
         for start, data in filled(source, size, activity):
             number, inside = divmod(start, _BLOCK)
             if table[number] == _UNUSED:
@@ -63,22 +59,14 @@ def write_dynamic(raw: Path, target: Path, seed: UUID, *, epoch: int, activity: 
         entries = struct.pack(f">{count}I", *table)
         write_at(sink, footer + _sparse_header(count) + entries.ljust(table_size, b"\xff"), 0)
         write_at(sink, footer, end)
-    finally:
-        os.close(source)
-        os.close(sink)
 
 
-def _open(raw: Path, target: Path) -> tuple[int, int, int, int]:
-    """Both files, the raw one's size, and the size of the disk in the VHD."""
+def _sizes(raw: Path) -> tuple[int, int]:
+    """The raw file's size, and the size of the disk in the VHD."""
     size = raw.stat().st_size
     rounded = size + -size % ALIGN
-    if rounded > LIMIT:
-        raise OutputError(
-            f"the disk of {size >> 30} GiB is too great for a vhd, which holds at most {LIMIT >> 30} GiB",
-            hint="give a smaller size with --image-size, or take vhdx",
-        )
-    source = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
-    return source, os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666), size, rounded
+    refuse_beyond(rounded, LIMIT, "vhd", other="vhdx")
+    return size, rounded
 
 
 def _footer(size: int, kind: int, header_offset: int, seed: UUID, epoch: int) -> bytes:

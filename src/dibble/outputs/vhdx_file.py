@@ -14,8 +14,8 @@ import zlib
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
-from dibble.errors import OutputError
-from dibble.outputs.pieces import filled, write_at, write_filled
+from dibble.outputs.pieces import filled, opened, refuse_beyond, write_filled
+from dibble.store.sparse import write_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,20 +41,9 @@ def write_vhdx(raw: Path, target: Path, seed: UUID, activity: RunningActivity | 
     """Write `target` from the raw file; blocks of zeros are not stored. Raises OSError, OutputError."""
     size = raw.stat().st_size
     size += -size % SECTOR
-    if size > LIMIT:
-        raise OutputError(
-            f"the disk of {size >> 40} TiB is too great for a vhdx, which holds at most {LIMIT >> 40} TiB",
-            hint="give a smaller size with --image-size",
-        )
-    source = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sink = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            _write(source, sink, size, seed, activity)
-        finally:
-            os.close(sink)
-    finally:
-        os.close(source)
+    refuse_beyond(size, LIMIT, "vhdx")
+    with opened(raw, target) as (source, sink):
+        _write(source, sink, size, seed, activity)
 
 
 def _write(source: int, sink: int, size: int, seed: UUID, activity: RunningActivity | None) -> None:

@@ -14,7 +14,8 @@ import zlib
 from typing import TYPE_CHECKING
 
 from dibble.errors import OutputError
-from dibble.outputs.pieces import is_zero, worked, write_at
+from dibble.outputs.pieces import is_zero, worked
+from dibble.store.sparse import write_at
 
 if TYPE_CHECKING:
     from pathlib import Path

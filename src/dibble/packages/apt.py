@@ -33,7 +33,7 @@ from dibble.packages.dpkg_dracut import DracutInstall
 from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff, quick_environment
 from dibble.packages.dpkg_initramfs import command as initramfs_command
 from dibble.packages.dpkg_scan import is_risky
-from dibble.packages.native_tools import CLEANS_LIBRARIES, INITRAMFS, NativeTools
+from dibble.packages.native_tools import CLEANS_LIBRARIES, INITRAMFS, SCRIPTS, Allowed, NativeTools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,14 +67,12 @@ class Apt(AptDecisions):
         settings = replace(self._settings, arch=arch, root=place / "none", native=None, scratch=None)
         return NativeTools(Apt(settings, self._toolbox, self._events), arch, place, self._events)
 
-    def _quick(self, allowed: Sequence[str] | None = None) -> AbstractContextManager[None]:
+    def _quick(self, allowed: Allowed = SCRIPTS) -> AbstractContextManager[None]:
         """Let programs of a foreign root be those of this machine while the block runs."""
         if self._native is None:
             return nullcontext()
         state = self.state
-        return self._native.around(
-            self._settings.root, state.sources if state else None, *([allowed] if allowed else [])
-        )
+        return self._native.around(self._settings.root, state.sources if state else None, allowed)
 
     def _started(self, place: Path, program: str) -> list[str] | None:
         state = self.state

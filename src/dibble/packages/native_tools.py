@@ -34,24 +34,47 @@ if TYPE_CHECKING:
     from dibble.packages.apt import Apt
     from dibble.packages.apt_sources import SourceSet
 
-SCRIPTS = (
-    *("bash", "coreutils", "cpio", "dash", "debianutils", "diffutils", "dracut-install", "findutils", "gawk", "grep"),
-    *("gzip", "hostname", "init-system-helpers", "iproute2", "kmod", "mawk", "ncurses-bin", "openssl", "passwd"),
-    *("perl", "perl-base", "procps", "python3-minimal", "sed", "sensible-utils", "systemd", "tar", "udev"),
-    *("util-linux", "util-linux-extra", "xz-utils", "zstd"),
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Packages whose programs may stand over the target's, and libraries that must not come with them."""
+
+    packages: tuple[str, ...]
+    without: frozenset[str] = frozenset()
+
+
+SCRIPTS = Allowed(
+    (
+        *(
+            "bash",
+            "coreutils",
+            "cpio",
+            "dash",
+            "debianutils",
+            "diffutils",
+            "dracut-install",
+            "findutils",
+            "gawk",
+            "grep",
+        ),
+        *("gzip", "hostname", "init-system-helpers", "iproute2", "kmod", "mawk", "ncurses-bin", "openssl", "passwd"),
+        *("perl", "perl-base", "procps", "python3-minimal", "sed", "sensible-utils", "systemd", "tar", "udev"),
+        *("util-linux", "util-linux-extra", "xz-utils", "zstd"),
+    )
 )
 """Packages whose programs do the same whatever they are compiled for."""
-INITRAMFS = (
-    *("bash", "coreutils", "cpio", "dash", "findutils", "gawk", "grep", "gzip", "mawk"),
-    *("perl-base", "sed", "xz-utils", "zstd"),
+INITRAMFS = Allowed(
+    (
+        *("bash", "coreutils", "cpio", "dash", "findutils", "gawk", "grep", "gzip", "mawk"),
+        *("perl-base", "sed", "xz-utils", "zstd"),
+    ),
+    without=frozenset({"libkmod2"}),  # hooks find it by looking into all directories of libraries
 )
 """Of these, what no hook copies into an initramfs."""
-MODULES = ("dracut-install", "kmod")
+MODULES = Allowed(("dracut-install", "kmod"))
 """What is started by us, about kernel modules."""
 CLEANS_LIBRARIES = "usr-is-merged"
 """Removes directories of libraries that no package has (Debian 12), so it is configured before programs are bound."""
-_LEFT_OUT_OF_INITRAMFS = frozenset({"libkmod2"})
-"""Libraries that hooks find by looking into all directories of libraries."""
 _PERL_LIBRARY = re.compile(r"lib[a-z0-9.+-]+-perl|libperl5\.\d+")
 _PLACES = (b"usr/bin/", b"usr/sbin/", b"bin/", b"sbin/", b"usr/lib/systemd/", b"usr/lib/udev/", b"usr/lib/dracut/",
            b"lib/systemd/", b"lib/udev/")  # fmt: skip
@@ -80,11 +103,11 @@ class NativeTools:
         self._arch = arch
         self._place = place
         self._events = events
-        self._made: dict[tuple[str, ...], Programs | None] = {}
+        self._made: dict[tuple[Allowed, tuple[str, ...]], Programs | None] = {}
         self._active = False
 
     @contextlib.contextmanager
-    def around(self, root: Path, sources: SourceSet | None, allowed: Sequence[str] = SCRIPTS) -> Iterator[None]:
+    def around(self, root: Path, sources: SourceSet | None, allowed: Allowed = SCRIPTS) -> Iterator[None]:
         """Let the target's programs be the machine's own while the block runs, as far as that is possible."""
         if self._active or sources is None:
             yield
@@ -117,9 +140,9 @@ class NativeTools:
     def _leave(self) -> None:
         self._active = False
 
-    def _find(self, versions: Mapping[str, str], sources: SourceSet, allowed: Sequence[str]) -> Programs | None:
-        names = tuple(sorted(name for name in versions if name in allowed or _is_perl(name, versions, allowed)))
-        key = (*names, "for", *allowed)
+    def _find(self, versions: Mapping[str, str], sources: SourceSet, allowed: Allowed) -> Programs | None:
+        names = tuple(sorted(name for name in versions if _is_allowed(name, versions, allowed)))
+        key = (allowed, names)
         if key not in self._made:
             try:
                 self._made[key] = self._make(names, versions, sources, allowed) if names else None
@@ -129,7 +152,7 @@ class NativeTools:
         return self._made[key]
 
     def _make(
-        self, names: Sequence[str], versions: Mapping[str, str], sources: SourceSet, allowed: Sequence[str]
+        self, names: Sequence[str], versions: Mapping[str, str], sources: SourceSet, allowed: Allowed
     ) -> Programs | None:
         self._apt.use_sources(replace(sources, arch=self._arch, foreign=()))
         transaction = self._apt.foresee((), names)
@@ -139,8 +162,7 @@ class NativeTools:
             if package.name in names and _BUILD.sub("", package.version) == _BUILD.sub("", versions[package.name])
         }
         wanted = [p for p in transaction.install if p.arch != "all" or p.name.startswith("perl-modules")]
-        if allowed is INITRAMFS:
-            wanted = [package for package in wanted if package.name not in _LEFT_OUT_OF_INITRAMFS]
+        wanted = [package for package in wanted if package.name not in allowed.without]
         self._apt.fetch(replace(transaction, install=tuple(wanted), upgrade=(), remove=()))
         tree = MergedTree(self._place / str(len(self._made)))
         tree.root.mkdir(parents=True)
@@ -161,9 +183,10 @@ def _versions(root: Path) -> dict[str, str]:
     return {p.get("Package"): p.get("Version") for p in read_status(root) if state_of(p) in PRESENT}
 
 
-def _is_perl(name: str, versions: Mapping[str, str], allowed: Sequence[str]) -> bool:
-    """Whether a package holds compiled modules that a native perl looks for."""
-    return "perl" in allowed and "perl-base" in versions and _PERL_LIBRARY.fullmatch(name) is not None
+def _is_allowed(name: str, versions: Mapping[str, str], allowed: Allowed) -> bool:
+    """A package of the list or, with perl in it, one of the compiled modules that a native perl looks for."""
+    perl = "perl" in allowed.packages and "perl-base" in versions
+    return name in allowed.packages or (perl and _PERL_LIBRARY.fullmatch(name) is not None)
 
 
 def _programs(tree: Path, paths: Sequence[bytes]) -> Iterator[str]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dibble.run.executor import Executor
     from dibble.run.prepare import Build
     from dibble.run.walk import Walk
+    from dibble.sandbox.tools import ToolsTree
     from dibble.sandbox.workspace import Workspace
     from dibble.store.locks import Holder
     from dibble.store.places import Session
@@ -236,12 +237,16 @@ def keep_texts(walk: Walk, step: Step, key: Key, state: State) -> None:
 def open_workspace(plan: Build, session: Session) -> Workspace:
     from dibble.sandbox import binfmt
     from dibble.sandbox.memory import available_bytes, memory_for
+    from dibble.sandbox.tools import ToolsTree
     from dibble.sandbox.workspace import ViewToolbox, Workspace, host_view, tools_view
 
     request = plan.request
     toolbox: ViewToolbox
+    tree = None
+    if request.tools != "host":
+        tree = ToolsTree(plan.store.root, plan.events, offline=request.offline)
     if binfmt.is_foreign(request.arch):
-        binfmt.enable(request.arch, _emulator(plan), session.path / "binfmt")
+        binfmt.enable(request.arch, _emulator(request, tree), session.path / "binfmt")
     memory = memory_for(
         available_bytes(),
         no_tmpfs=request.no_tmpfs,
@@ -250,17 +255,14 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
     )
     if not memory.allowed:
         plan.events.note(f"temporary files are kept on disk: {memory.reason}")
-    if request.tools == "host":
+    if tree is None:
         toolbox = host_view(session)
     else:
-        from dibble.sandbox.tools import ToolsTree
-
-        tree = ToolsTree(plan.store.root, plan.events, offline=request.offline)
         lowers = tree.ensure("core")
         toolbox = tools_view(plan.store, session, lowers, tree.identity, memory)
     assert toolbox.root is not None
     workspace = Workspace(session, toolbox.root, toolbox, memory)
-    if request.tools != "host":
+    if tree is not None:
         home = Path(request.environment.get("HOME", "/nonexistent"))
         if home.is_dir() and home != Path("/"):
             workspace.show_writable(home)
@@ -271,16 +273,13 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
     return workspace
 
 
-def _emulator(plan: Build) -> Path:
-    """qemu-user for the programs of the image, of the tools tree or, with `--tools=host`, of the host."""
+def _emulator(request: Request, tree: ToolsTree | None) -> Path:
+    """qemu-user for the programs of the image, of the tools tree or, without one, of the host."""
     from dibble.sandbox.binfmt import known
 
-    name = f"qemu-{known(plan.request.arch).emulator}"
-    if plan.request.tools == "host":
+    name = f"qemu-{known(request.arch).emulator}"
+    if tree is None:
         return find_helper(f"{name}-static") or Path("/usr/bin") / f"{name}-static"
-    from dibble.sandbox.tools import ToolsTree
-
-    tree = ToolsTree(plan.store.root, plan.events, offline=plan.request.offline)
     return tree.ensure("qemu-user")[0] / "usr/bin" / name
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from dibble.errors import ToolFailed
 from dibble.store.facts import Facts
-from dibble.store.layers import OutputStore, copy_sparse
+from dibble.store.layers import OutputStore
+from dibble.store.sparse import copy_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

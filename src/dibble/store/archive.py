@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from dibble.store.refused import EntryRefused
+from dibble.store.sparse import data_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -290,17 +291,9 @@ def _pieces(path: bytes, status: os.stat_result) -> list[tuple[int, int]]:
     whole = [(0, size)]
     if status.st_blocks * 512 >= size:  # stat(2): blocks are of 512 bytes
         return whole
-    pieces = []
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        position = 0
-        while position < size:
-            try:
-                start = os.lseek(descriptor, position, os.SEEK_DATA)
-            except OSError:  # ENXIO: only a hole is left
-                break
-            position = os.lseek(descriptor, start, os.SEEK_HOLE)
-            pieces.append((start, position - start))
+        pieces = list(data_ranges(descriptor, 0, size))
     finally:
         os.close(descriptor)
     if len(pieces) > _SPARSE_LIMIT or sum(length for _, length in pieces) >= _USTAR_SIZE_LIMIT // 2:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from dibble.errors import StoreError
 from dibble.store.contents import content_digest, seal
 from dibble.store.places import ASIDE, Store, remove_tree, store_error, write_whole
+from dibble.store.sparse import copy_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -489,28 +490,3 @@ def put_aside(store: Store, entry: Path) -> None:
 
 def _is_name(text: str) -> bool:
     return bool(text) and "/" not in text and not text.startswith(".")
-
-
-def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file with its holes; shares the blocks where the file system can (copy_file_range(2))."""
-    with source.open("rb") as reader, target.open("wb") as writer:
-        size = os.fstat(reader.fileno()).st_size
-        os.ftruncate(writer.fileno(), size)
-        position = 0
-        while position < size:
-            try:
-                start = os.lseek(reader.fileno(), position, os.SEEK_DATA)
-            except OSError:
-                return  # only a hole is left
-            end = os.lseek(reader.fileno(), start, os.SEEK_HOLE)
-            while start < end:
-                try:
-                    count = os.copy_file_range(reader.fileno(), writer.fileno(), end - start, start, start)
-                except OSError:
-                    os.lseek(reader.fileno(), start, os.SEEK_SET)
-                    os.lseek(writer.fileno(), start, os.SEEK_SET)
-                    count = os.sendfile(writer.fileno(), reader.fileno(), start, end - start)
-                if count == 0:
-                    raise StoreError(f"{source} became shorter while it was copied")
-                start += count
-            position = end

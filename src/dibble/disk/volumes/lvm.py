@@ -13,7 +13,7 @@ from uuid import UUID  # noqa: TC003 - dataclass field type
 from dibble.disk.sizes import human
 from dibble.disk.volumes import lvm_metadata
 from dibble.disk.volumes.base import Placed, Spot
-from dibble.disk.volumes.sparse import scatter, write_at
+from dibble.disk.volumes.sparse import scatter, write_into
 from dibble.errors import DiskLayoutError, Where
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Lvm:
         for pv in pvs:
             region = place.regions[pv.base]
             for offset, data in lvm_metadata.sectors(self.uuid_of("pv", pv.name), region.size, text):
-                write_at(region, offset, data)
+                write_into(region, offset, data)
 
     def uuid_of(self, kind: str, name: str) -> str:
         return lvm_metadata.derived_uuid(self.seed, f"{self.name} {kind} {name}")

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 
 from dibble.disk.sizes import human, round_down, round_up
 from dibble.disk.volumes.base import Placed, Spot
-from dibble.disk.volumes.sparse import scatter, write_at
+from dibble.disk.volumes.sparse import scatter, write_into
 from dibble.errors import Where
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Array:
         sizes = {base: place.regions[base].size for base in self.bases}
         member = self.member_size(sizes)
         for number, base in enumerate(self.bases):
-            write_at(place.regions[base], _SUPER_AT, self.superblock(number, member, sizes[base], place.epoch))
+            write_into(place.regions[base], _SUPER_AT, self.superblock(number, member, sizes[base], place.epoch))
         scatter(place.regions[self.name], {base: place.regions[base] for base in self.bases}, self.pieces)
 
     def pieces(self, at: int, size: int) -> Iterable[tuple[str, int, int, int]]:

@@ -1,31 +1,18 @@
-"""Copying between sparse files, so that holes stay holes and memory stays small."""
+"""Bringing the content of a device to where it lies in the devices below, so that holes stay holes."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
+from dibble.store.sparse import data_ranges, write_at
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from dibble.disk.volumes.base import Region
 
 _CHUNK = 1 << 20  # bytes in memory at a time
-
-
-def data_ranges(file: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
-    """Start and length of the parts of an open file that hold data, within `size` bytes from `offset` on."""
-    end = offset + size
-    at = offset
-    while at < end:
-        try:
-            start = os.lseek(file, at, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole follows (lseek(2))
-            return
-        if start >= end:
-            return
-        at = min(os.lseek(file, start, os.SEEK_HOLE), end)
-        yield start, at - start
 
 
 def scatter(
@@ -39,7 +26,7 @@ def scatter(
     files = {path: os.open(path, os.O_RDWR) for path in paths}
     reading = os.open(source.path, os.O_RDONLY)
     try:
-        for start, length in data_ranges(reading, source.offset, source.size):
+        for start, length in data_ranges(reading, source.offset, source.offset + source.size):
             for target, offset, at, size in pieces(start - source.offset, length):
                 region = targets[target]
                 assert offset + size <= region.size, "a piece stands within its target"
@@ -60,11 +47,11 @@ def _copy(source: int, start: int, target: int, offset: int, size: int) -> None:
         if not data:
             return
         if data.count(0) < len(data):
-            os.pwrite(target, data, offset)
+            write_at(target, data, offset)
         start, offset, size = start + len(data), offset + len(data), size - len(data)
 
 
-def write_at(region: Region, offset: int, data: bytes) -> None:
+def write_into(region: Region, offset: int, data: bytes) -> None:
     """Write `data` at an offset of the region."""
     assert offset + len(data) <= region.size, "what is written stands within its region"
     with region.path.open("r+b") as file:
