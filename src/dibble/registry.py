@@ -31,12 +31,17 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "apt": "dibble.packages.apt:Apt",
     },
     "filesystems": {
+        "btrfs": "dibble.disk.filesystems.btrfs:Btrfs",
+        "erofs": "dibble.disk.filesystems.readonly:Erofs",
         "ext2": "dibble.disk.filesystems.ext:Ext2",
         "ext3": "dibble.disk.filesystems.ext:Ext3",
         "ext4": "dibble.disk.filesystems.ext:Ext4",
         "fat": "dibble.disk.filesystems.vfat:Vfat",
+        "f2fs": "dibble.disk.filesystems.f2fs:F2fs",
+        "squashfs": "dibble.disk.filesystems.readonly:Squashfs",
         "swap": "dibble.disk.filesystems.swap:Swap",
         "vfat": "dibble.disk.filesystems.vfat:Vfat",
+        "xfs": "dibble.disk.filesystems.xfs:Xfs",
     },
     "disk_nodes": {
         "local_loop": "dibble.disk.nodes.image:Image",

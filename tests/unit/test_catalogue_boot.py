@@ -216,6 +216,25 @@ def test_a_boot_partition_has_the_kernels_at_its_top(tree: Tree) -> None:
     assert "if [ ! -f /vmlinuz-6.12 ]; then" in menu
 
 
+@pytest.mark.parametrize(
+    ("lines", "arguments", "kernel", "flags"),
+    [
+        (["LABEL=r / btrfs defaults,subvol=@ 0 0"], ("r", "btrfs"), "/@/boot/vmlinuz-6.12", "rootflags=subvol=@"),
+        (["LABEL=r / btrfs subvol=/@,ro 0 0"], ("r", "btrfs", "b"), "/vmlinuz-6.12", "rootflags=subvol=@"),
+        (["LABEL=r / btrfs subvol=@", "LABEL=r /boot btrfs subvol=@k 0 0"], ("r", "btrfs"), "/@k/vmlinuz-6.12",
+         "rootflags=subvol=@"),
+        (["#LABEL=r / btrfs subvol=@", "LABEL=r / btrfs defaults 0 0"], ("r", "btrfs"), "/boot/vmlinuz-6.12", ""),
+    ],
+)  # fmt: skip
+def test_paths_on_btrfs_begin_above_all_subvolumes(
+    lines: list[str], arguments: tuple[str, ...], kernel: str, flags: str, tree: Tree
+) -> None:
+    tree.kernel("6.12")
+    (tree.root / "etc" / "fstab").write_text("\n".join(lines) + "\n")
+    assert f"    linux {kernel} root=LABEL=r ro {flags}" in tree.menu(*arguments)
+    assert ("rootflags" in tree.menu(*arguments)) == bool(flags)
+
+
 def test_the_label_is_searched_for_only_where_the_kernel_is_not_at_hand(tree: Tree) -> None:
     tree.kernel("6.12")
     lines = tree.menu().splitlines()

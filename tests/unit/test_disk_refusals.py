@@ -70,6 +70,47 @@ REFUSED: dict[str, tuple[str, int | None, str]] = {
         6,
         'partition "a" has the unknown key "flag"',
     ),
+    # subvolumes and labels
+    "subvolumes of something else": (
+        disk_and("- local_loop: {name: image1, mkfs: {type: ext4, subvolumes: ['@:/']}}"),
+        11,
+        "has subvolumes, but ext4 knows none",
+    ),
+    "a subvolume without a path": (
+        disk_and("- local_loop: {name: image1, mkfs: {type: btrfs, subvolumes: ['@']}}"),
+        11,
+        'has the subvolume "@"',
+    ),
+    "no subvolume for the rest": (
+        disk_and("- local_loop: {name: image1, mkfs: {type: btrfs, subvolumes: ['@home:/home']}}"),
+        11,
+        "none for what lies in no other",
+    ),
+    "a subvolume given twice": (
+        disk_and("- local_loop: {name: image1, mkfs: {type: btrfs, subvolumes: ['@:/', '@:/home']}}"),
+        11,
+        'the subvolume "@:/home" twice',
+    ),
+    "a label where there is none": (
+        disk_and("- local_loop: {name: image1, mkfs: {type: squashfs, label: x}}"),
+        11,
+        "has a label, for which squashfs has no place",
+    ),
+    "a line of fstab for a file system without a label": (
+        disk_and("- local_loop: {name: image1, mkfs: {type: squashfs, mount: {mount_point: /x, fstab: {}}}}"),
+        11,
+        "squashfs has no label to find it by",
+    ),
+    "a label too long for xfs": (
+        disk_and("- local_loop: {name: image1, mkfs: {type: xfs, label: thirteen-byte}}"),
+        11,
+        "too long for the file system xfs",
+    ),
+    "a misspelt type": (
+        disk_and("- local_loop: {name: image1, mkfs: {type: btfrs}}"),
+        11,
+        'unknown filesystem "btfrs"',
+    ),
     # names and bases
     "neither name nor base": (disk_and("- mkfs: {type: ext4}"), 11, "mkfs has neither name nor base"),
     "a disk without a name": ("- local_loop:\n", 1, "local_loop has no name"),

@@ -88,3 +88,18 @@ def test_an_unknown_symbol_is_an_error_that_names_the_nearest() -> None:
 def test_what_only_a_made_disk_can_tell_is_refused(symbol: str) -> None:
     with pytest.raises(DiskLayoutError, match="not known from the description alone"):
         getval(SYSTEM, symbol)
+
+
+def test_subvolumes_get_lines_of_their_own_below_their_file_system() -> None:
+    graph = disks(
+        "type: btrfs, subvolumes: ['@:/', '@log:/var/log', '@home:/home'],"
+        " mount: {mount_point: /, fstab: {options: 'defaults,compress=zstd', fsck-passno: 1}}",
+        "type: btrfs, name: data, subvolumes: ['@top:/', '@a b:/x'], mount: {mount_point: /data, fstab: {}}",
+    )
+    assert lines(graph) == [
+        "LABEL=cloudimg-rootfs / btrfs defaults,compress=zstd,subvol=@ 0 1",
+        "LABEL=cloudimg-rootfs /home btrfs defaults,compress=zstd,subvol=@home 0 0",
+        "LABEL=cloudimg-rootfs /var/log btrfs defaults,compress=zstd,subvol=@log 0 0",
+        "LABEL=data /data btrfs defaults,subvol=@top 0 2",
+        "LABEL=data /data/x btrfs defaults,subvol=@a\\040b 0 0",
+    ]

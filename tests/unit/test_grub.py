@@ -12,7 +12,7 @@ import pytest
 from dibble.boot import grub
 from dibble.boot.base import BootFiles, boot_image, esp_directory, filesystem_of
 from dibble.disk.layout import layout_of
-from dibble.disk.model import ContentSize, Defaults, Filesystem, Graph, Image, Mount, Partition, Table
+from dibble.disk.model import ContentSize, Defaults, Filesystem, Graph, Image, Mount, Partition, Subvolume, Table
 from dibble.errors import DiskLayoutError
 from dibble.events import Events
 
@@ -186,3 +186,18 @@ def test_the_deepest_mount_holds_a_path(tmp_path: Path) -> None:
     assert boot_image(graph) == "image0"
     assert esp_directory(graph, tmp_path) == tmp_path / "boot/efi"
     assert esp_directory(mbr(), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("subvolumes", "prefix"),
+    [
+        ((), "/boot/grub"),
+        ((("@", "/"),), "/@/boot/grub"),
+        ((("@", "/"), ("@boot", "/boot")), "/@boot/grub"),
+        ((("@", "/"), ("@home", "/home")), "/@/boot/grub"),
+    ],
+)
+def test_paths_on_btrfs_begin_above_all_subvolumes(subvolumes: tuple[tuple[str, str], ...], prefix: str) -> None:
+    graph = gpt(BSP, ROOT)
+    root = dataclasses.replace(FILESYSTEMS[0], type="btrfs", subvolumes=tuple(Subvolume(*one) for one in subvolumes))
+    assert grub._on_filesystem(dataclasses.replace(graph, filesystems=(root,)), root, "/boot/grub") == prefix

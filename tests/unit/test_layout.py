@@ -88,7 +88,9 @@ def test_extra_space_is_added_to_the_content() -> None:
 
 
 def test_what_cannot_fit_is_told_before_anything_is_written() -> None:
-    with pytest.raises(DiskLayoutError, match=r"/ needs at least .* but root has") as caught:
+    with pytest.raises(
+        DiskLayoutError, match=r"/ needs at least .* but root has .* are missing; 600 MiB are"
+    ) as caught:
         layout_of(efi_graph(), content(600), defaults(image_size_bytes=1000 * MIB))
     assert "--image-size" in caught.value.hint
 

@@ -203,7 +203,12 @@ def _volume_modules(graph: Graph, filesystem: Filesystem) -> tuple[str, ...]:
 def _on_filesystem(graph: Graph, filesystem: Filesystem, path: str) -> str:
     """A path of the tree as its own file system has it."""
     point = next(mount.point for mount in graph.mounts if mount.base == filesystem.name)
-    return "/" + str(PurePosixPath(path).relative_to(point)) if point != "/" else path
+    own = PurePosixPath("/") / PurePosixPath(path).relative_to(point)
+    # On btrfs GRUB begins above all subvolumes, whichever is the default.
+    for volume in sorted(filesystem.subvolumes, key=lambda volume: volume.path, reverse=True):
+        if own.is_relative_to(volume.path):
+            return str(PurePosixPath("/", volume.name) / own.relative_to(volume.path))
+    return str(own)
 
 
 def _core_partition(table: Table) -> str:

@@ -24,7 +24,14 @@ def fstab_text(graph: Graph) -> str:
         if entry := entries.get(mount.name):
             filesystem = filesystems[mount.base]
             device, point = f"LABEL={_escaped(filesystem.label)}", _escaped(mount.point)
-            lines.append(f"{device} {point} {filesystem.type} {entry.options} {entry.dump} {entry.passno}\n")
+            top = next((one.name for one in filesystem.subvolumes if one.path == "/"), "")
+            options = f"{entry.options},subvol={_escaped(top)}" if top else entry.options
+            lines.append(f"{device} {point} {filesystem.type} {options} {entry.dump} {entry.passno}\n")
+            for one in sorted(filesystem.subvolumes, key=lambda one: one.path.encode()):
+                if one.path != "/":
+                    below = _escaped(mount.point.rstrip("/") + one.path)
+                    options = f"{entry.options},subvol={_escaped(one.name)}"
+                    lines.append(f"{device} {below} {filesystem.type} {options} {entry.dump} 0\n")
     return _HEADER + "".join(lines)
 
 

@@ -311,3 +311,14 @@ def _devices(image: model.Image, table: model.Table | None) -> list[str]:
 def mount_order(mount: model.Mount) -> tuple[bytes, str]:
     """A key for sorting: what must be mounted first comes first; swap last, as its point begins with no slash."""
     return (mount.point.encode(), mount.name)
+
+
+def tool_groups(graph: Graph) -> tuple[str, ...]:
+    """The groups of tools, besides `core`, that file systems of the graph are made with."""
+    groups = {group for filesystem in graph.filesystems for group in _tools_of(filesystem.type)}
+    return tuple(sorted(groups))
+
+
+def _tools_of(kind: str) -> tuple[str, ...]:
+    tools: tuple[str, ...] = registry.load("filesystems", kind).info.tools
+    return tools

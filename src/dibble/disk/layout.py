@@ -126,7 +126,9 @@ def _check_room(layout: Layout, filesystem: Filesystem, content: ContentSize, de
     if extent.size < least:
         point = _point(layout.graph, filesystem) or filesystem.name
         raise DiskLayoutError(
-            f"{point} needs at least {human(least)}, but {filesystem.base} has {human(extent.size)}",
+            f"{point} needs at least {human(least)}, but {filesystem.base} has {human(extent.size)}:"
+            f" {human(least - extent.size)} are missing; {human(allocated)} are content, in {files} files and"
+            f" directories, and {human(least - allocated)} what {filesystem.type} takes for itself",
             hint="give a larger --image-size, or a larger partition; without either dibble computes the size",
             where=filesystem.where,
         )

@@ -86,6 +86,14 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Subvolume:
+    """A subvolume at the top of a btrfs file system: `name` there, and the `path` of the tree that it holds."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Filesystem:
     """Level 2 on `base` (an image, a partition, or what a volume gives). `options` go to mkfs as they are."""
 
@@ -96,6 +104,7 @@ class Filesystem:
     uuid: UUID
     options: tuple[str, ...] = ()
     where: Where = field(default_factory=Where, compare=False, repr=False)
+    subvolumes: tuple[Subvolume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,7 +258,7 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
     if tree is None:
         toolbox = host_view(session)
     else:
-        lowers = tree.ensure("core")
+        lowers = tree.ensure("core", *plan.disk_tools)
         toolbox = tools_view(plan.store, session, lowers, tree.identity, memory)
     assert toolbox.root is not None
     workspace = Workspace(session, toolbox.root, toolbox, memory)

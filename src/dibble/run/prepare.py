@@ -62,6 +62,8 @@ class Build:
     store: Store
     epoch: int
     tools_identity: str
+    disk_tools: tuple[str, ...] = ()
+    """Groups of tools that the disk is made with, besides `core`."""
     remote: RemoteStore | None = None
     began: float = field(default_factory=time.monotonic)
     _states: dict[tuple[str, str], str | None] = field(default_factory=dict)
@@ -118,10 +120,19 @@ class Build:
         request = request or self.request
         common = [
             __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
-            str(self.epoch), *_gate_parts(request),
+            str(self.epoch), *_gate_parts(request), *_disk_tools_parts(self),
         ]  # fmt: skip
         own = {name: load("outputs", name).info.depends_on(request) for name in request.outputs}
         return {name: digest([*common, name, *parts])[:40] for name, parts in own.items()}
+
+
+def _disk_tools_parts(build: Build) -> tuple[str, ...]:
+    """The programs of `disk_tools`, which scripts do not depend on, but disks."""
+    if not build.disk_tools or build.request.tools == "host":
+        return ()
+    from dibble.sandbox.tools import ToolsTree
+
+    return (ToolsTree(build.store.root, build.events).identity_of(*build.disk_tools),)
 
 
 def _gate_parts(request: Request) -> tuple[str, ...]:
@@ -133,7 +144,7 @@ def _gate_parts(request: Request) -> tuple[str, ...]:
 def prepare(request: Request, events: Events) -> Build:
     """Resolve, merge and check everything that can be checked without running anything."""
     from dibble.disk.fstab import fstab_text, getval
-    from dibble.disk.graph import parse
+    from dibble.disk.graph import parse, tool_groups
     from dibble.disk.model import Defaults
     from dibble.elements.readers.block_device import VARIABLE, choose_block_device
     from dibble.packages.debian_sources import host_mirrors
@@ -210,6 +221,7 @@ def prepare(request: Request, events: Events) -> Build:
         store=store,
         epoch=epoch,
         tools_identity=_tools_identity(request, store, events),
+        disk_tools=tool_groups(graph),
         remote=remote_store(request, events),
     )
 

@@ -20,6 +20,12 @@ class Fstab:
         mount = context.base(entry, model.Mount)
         if mount.point == SWAP_POINT:
             return model.FstabEntry(entry.name, mount.name, "sw", 0, 0, entry.where)
+        filesystem = next(one for one in context.all(model.Filesystem) if one.name == mount.base)
+        if not filesystem.label:
+            entry.refuse(
+                f"stands on {filesystem.name}, but {filesystem.type} has no label to find it by",
+                "remove it, and let an element write a line that finds the partition, such as by its PARTUUID",
+            )
         options = entry.text("options") or "defaults"
         if len(options.split()) != 1:
             entry.refuse(f'has the options "{options}" with blanks', "put commas between them, no blanks", "options")

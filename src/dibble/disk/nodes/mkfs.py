@@ -8,6 +8,7 @@ from uuid import UUID, uuid5
 
 from dibble.disk import model
 from dibble.disk.nodes.base import NodeInfo
+from dibble.disk.nodes.mount import normal
 from dibble.errors import DiskLayoutError, UsageError
 from dibble.registry import load
 
@@ -22,7 +23,7 @@ _ANY_ROOT_LABEL = "cloudimg-rootfs"
 
 
 class Mkfs:
-    info = NodeInfo("mkfs", level=2, keys=("type", "label", "opts", "uuid"))
+    info = NodeInfo("mkfs", level=2, keys=("type", "label", "opts", "uuid", "subvolumes"))
 
     @staticmethod
     def parse(entry: Entry, context: Context) -> model.Filesystem:
@@ -38,6 +39,7 @@ class Mkfs:
             _uuid(entry, context.defaults),
             _options(entry, kind, context.defaults, is_root=is_root),
             entry.where,
+            _subvolumes(entry, info),
         )
 
 
@@ -51,6 +53,10 @@ def _info(kind: str, entry: Entry) -> FilesystemInfo:
 
 def _label(entry: Entry, info: FilesystemInfo, context: Context, *, is_root: bool) -> str:
     label = entry.text("label")
+    if not info.label_length:
+        if label:
+            entry.refuse(f"has a label, for which {info.name} has no place", 'remove "label"', "label")
+        return ""
     if label is None and is_root:
         label = context.defaults.root_label or _ROOT_LABEL.get(info.name, _ANY_ROOT_LABEL)
     label = label or entry.name
@@ -73,6 +79,27 @@ def _label(entry: Entry, info: FilesystemInfo, context: Context, *, is_root: boo
                 "label",
             )
     return label
+
+
+def _subvolumes(entry: Entry, info: FilesystemInfo) -> tuple[model.Subvolume, ...]:
+    """`NAME:/PATH` words: subvolumes at the top, each with what the file system has at and below a path."""
+    words = entry.words("subvolumes")
+    if words and not info.has_subvolumes:
+        entry.refuse(f"has subvolumes, but {info.name} knows none", 'write "type: btrfs"', "subvolumes")
+    found: dict[str, model.Subvolume] = {}
+    for word in words:
+        name, _, path = word.partition(":")
+        if not name or "/" in name or not normal(path):
+            entry.refuse(f'has the subvolume "{word}"', 'write "NAME:/PATH", such as "@home:/home"', "subvolumes")
+        one = model.Subvolume(name, normal(path))
+        if one.name in found or any(one.path == other.path for other in found.values()):
+            entry.refuse(f'has the name or the path of the subvolume "{word}" twice', "remove one", "subvolumes")
+        found[one.name] = one
+    if found and not any(one.path == "/" for one in found.values()):
+        entry.refuse(
+            "has subvolumes, but none for what lies in no other", 'add one with the path /, such as "@:/"', "subvolumes"
+        )
+    return tuple(found.values())
 
 
 def _uuid(entry: Entry, defaults: Defaults) -> UUID:

@@ -31,6 +31,27 @@ if [ -n "$BOOT_LABEL" ]; then
     SEARCH_LABEL=$BOOT_LABEL
 fi
 
+# Prints the btrfs subvolume that is mounted at a directory, or nothing.
+subvolume_at() {
+    local device point kind options rest
+    if [ -f "$ROOT/etc/fstab" ]; then
+        while read -r device point kind options rest; do
+            if [[ $device != \#* && $point = "$1" && $kind = btrfs && ,$options, =~ ,subvol=/?([^,]+), ]]; then
+                printf '%s' "${BASH_REMATCH[1]}"
+            fi
+        done < "$ROOT/etc/fstab"
+    fi
+}
+
+# GRUB's paths on btrfs begin above all subvolumes.
+ROOT_SUBVOLUME=$(subvolume_at /)
+BOOT_SUBVOLUME=$(subvolume_at /boot)
+if [ -n "$BOOT_SUBVOLUME" ]; then
+    BOOT=/$BOOT_SUBVOLUME
+elif [ -z "$BOOT_LABEL" ] && [ -n "$ROOT_SUBVOLUME" ]; then
+    BOOT=/$ROOT_SUBVOLUME/boot
+fi
+
 GRUB_CMDLINE_LINUX=
 GRUB_CMDLINE_LINUX_DEFAULT=
 GRUB_DEFAULT=0
@@ -53,6 +74,9 @@ if [ "$GRUB_DEFAULT" = "saved" ]; then
     GRUB_DEFAULT=0
 fi
 ROOT_DEVICE=${GRUB_DEVICE:-LABEL=$ROOT_LABEL}
+if [ -n "$ROOT_SUBVOLUME" ]; then
+    GRUB_CMDLINE_LINUX="rootflags=subvol=$ROOT_SUBVOLUME $GRUB_CMDLINE_LINUX"
+fi
 
 # Puts a text between single quotes, as GRUB reads them.
 quoted() {

@@ -1,0 +1,147 @@
+"""Root on xfs and on btrfs with subvolumes; and a kernel finds in every file system what was written into it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.boot.booted import PASSWORD, ROOT_MIB, boot, grow
+from tests.people import ordinary_user, ourselves
+
+from dibble.sandbox.tools import host_arch
+
+if TYPE_CHECKING:
+    from tests.people import Person
+
+pytestmark = [
+    pytest.mark.boot,
+    pytest.mark.skipif(host_arch() != "amd64", reason="the firmware and kernel are amd64's"),
+]
+
+TORTURE = Path(__file__).parents[1] / "torture.py"
+# What has no place in a file system, or is lost by what fills it (docs/block-devices.md).
+WITHOUT = {
+    "xfs": [],
+    "btrfs": [],
+    "ext4": ["fractions"],
+    "erofs": ["sockets", "early times"],
+    "squashfs": ["acls", "sockets", "early times", "fractions"],
+    "f2fs": ["acls", "attributes", "early times", "fractions", "fifos", "sockets"],
+}
+# Names that e2fsprogs and f2fs-tools make anew, or whose hard links they undo: those of symbolic links.
+OWN = {
+    "ext4": {".", "./lost+found", "./short-link", "./twin-of-a-link"},
+    "f2fs": {".", "./short-link", "./twin-of-a-link"},
+}
+HEAD = """
+- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: gpt
+    partitions:
+      - {name: BSP, type: EF02, size: 8MiB}
+"""
+DATA = """
+      - name: d-KIND
+        size: SIZE
+        mkfs:
+          type: KIND
+          mount: {mount_point: /t/KIND}
+"""
+XFS_ROOT = """
+      - name: root
+        size: 100%
+        mkfs: {type: xfs, mount: {mount_point: /, fstab: {options: defaults, fsck-passno: 1}}}
+"""
+BTRFS_ROOT = """
+      - name: root
+        size: 100%
+        mkfs:
+          type: btrfs
+          opts: --compress zstd:3
+          subvolumes: ["@:/", "@home:/home"]
+          mount: {mount_point: /, fstab: {options: "defaults,compress=zstd", fsck-passno: 0}}
+"""
+STATE = {
+    "state": "systemctl is-system-running --wait",
+    "failed": "systemctl --failed --no-legend --plain",
+    "root": "findmnt --noheadings --output FSTYPE,FSROOT /",
+    "root size": "findmnt --noheadings --output SIZE --bytes /",
+}
+
+
+def built(person: Person, name: str, layout: str, *, torture: bool = False) -> Path:
+    directory = person.directory(f"boot-{name}")
+    (directory / "layout.yaml").write_text(layout)
+    (directory / "elements").mkdir()
+    elements = ["debian-minimal", "vm", "devuser", "openssh-server", "growroot"]
+    if torture:
+        element = directory / "elements" / "torture"
+        (element / "post-install.d").mkdir(parents=True)
+        place = element / "static" / "usr" / "local" / "lib" / "torture.py"
+        place.parent.mkdir(parents=True)
+        shutil.copy(TORTURE, place)
+        (element / "package-installs.yaml").write_text("python3:\n")
+        lines = ["#!/bin/bash", "set -eu", "mkdir -p /expected"]
+        for kind, without in WITHOUT.items():
+            words = " ".join(f"'{word}'" for word in without)
+            lines.append(f"python3 /usr/local/lib/torture.py make /t/{kind} /expected/{kind} {words}")
+        hook = element / "post-install.d" / "90-torture"
+        hook.write_text("\n".join(lines) + "\n")
+        hook.chmod(0o755)
+        elements.append("torture")
+    env = person.environment(
+        DIB_DEV_USER_PASSWORD=PASSWORD,
+        DIB_DEV_USER_PWDLESS_SUDO="1",
+        DIB_RELEASE="trixie",
+        DIB_BLOCK_DEVICE_CONFIG=f"file://{directory}/layout.yaml",
+        ELEMENTS_PATH=str(directory / "elements"),
+    )
+    person.dibble("build", "-o", "image", *elements, cwd=directory, env=env, timeout=1800)
+    grow(directory / "image.qcow2")
+    return directory / "image.qcow2"
+
+
+def test_a_kernel_finds_every_entry_and_boots_from_xfs(debian_packages: None) -> None:
+    person = ordinary_user()
+    sizes = {"xfs": "400MiB", "btrfs": "300MiB"}
+    data = "".join(DATA.replace("KIND", kind).replace("SIZE", sizes.get(kind, "200MiB")) for kind in WITHOUT)
+    image = built(person, "xfs", HEAD + data + XFS_ROOT, torture=True)
+    commands = {**STATE}
+    for number, kind in enumerate(WITHOUT, 2):
+        compare = f"python3 /usr/local/lib/torture.py compare /t/{kind} /expected/{kind}"
+        commands[kind] = f"sudo mount -o ro /dev/vda{number} /t/{kind} && sudo {compare}"
+    _, printed = boot(person, image, "devuser", commands, "--firmware", "bios")
+    for kind in WITHOUT:
+        first, *lines = printed[kind].splitlines()
+        assert first.endswith(" differences"), printed[kind]
+        wrong = [line for line in lines if line.partition(": ")[0] not in OWN.get(kind, ())]
+        assert not wrong, f"{kind}: {wrong}"
+        assert int(first.split()[0]) == len(lines)
+    assert printed["root"].split() == ["xfs", "/"]
+    assert int(printed["root size"]) > (ROOT_MIB - 1800) << 20, "the root file system has grown"
+    assert (printed["failed"], printed["state"]) == ("", "running")
+
+
+def test_root_in_a_subvolume_of_btrfs(debian_packages: None) -> None:
+    person = ourselves()
+    image = built(person, "btrfs", HEAD + BTRFS_ROOT)
+    commands = {
+        **STATE,
+        "home": "findmnt --noheadings --output FSTYPE,FSROOT /home",
+        "own home": "stat --format %U /home/devuser",
+        "scrub": "sudo btrfs scrub start -B /",
+        "volumes": "sudo btrfs subvolume list /",
+        "flags": "cat /proc/cmdline",
+    }
+    _, printed = boot(person, image, "devuser", commands, "--firmware", "bios")
+    assert printed["root"].split() == ["btrfs", "/@"]
+    assert printed["home"].split() == ["btrfs", "/@home"]
+    assert printed["own home"] == "devuser"
+    assert "no errors found" in printed["scrub"]
+    assert [line.split()[-1] for line in printed["volumes"].splitlines()] == ["@", "@home"]
+    assert "rootflags=subvol=@" in printed["flags"]
+    assert int(printed["root size"]) > ROOT_MIB << 20, "the root file system has grown"
+    assert (printed["failed"], printed["state"]) == ("", "running")
