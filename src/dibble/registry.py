@@ -43,6 +43,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "vfat": "dibble.disk.filesystems.vfat:Vfat",
         "xfs": "dibble.disk.filesystems.xfs:Xfs",
     },
+    "boot_loaders": {
+        "grub": "dibble.boot.grub:Grub",
+    },
     "disk_nodes": {
         "local_loop": "dibble.disk.nodes.image:Image",
         "partitioning": "dibble.disk.nodes.partition:Partitioning",

@@ -76,7 +76,7 @@ def test_only_one_file_starts_programs() -> None:
     assert users <= {"sandbox/process.py"}
 
 
-@pytest.mark.parametrize("kind", ["verbs", "package_managers", "filesystems", "disk_nodes", "outputs"])
+@pytest.mark.parametrize("kind", ["verbs", "package_managers", "filesystems", "disk_nodes", "outputs", "boot_loaders"])
 def test_every_name_of_the_registry_can_be_loaded(kind: str) -> None:
     from dibble import registry
 

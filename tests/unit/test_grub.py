@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from dibble.boot import grub
-from dibble.boot.base import BootFiles, boot_image, esp_directory, filesystem_of
+from dibble.boot.base import BootSetup, boot_image, esp_directory, filesystem_of
+from dibble.boot.grub import Grub, GrubCode
 from dibble.disk.layout import layout_of
 from dibble.disk.model import ContentSize, Defaults, Filesystem, Graph, Image, Mount, Partition, Subvolume, Table
 from dibble.errors import DiskLayoutError
@@ -87,17 +87,18 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def install(graph: Graph, root: Path, arch: str = "amd64") -> tuple[BootFiles, FakeMkimage]:
+def install(graph: Graph, root: Path, arch: str = "amd64") -> tuple[GrubCode, FakeMkimage]:
     work = root.parent / "work"
     work.mkdir(exist_ok=True)
     tools = FakeMkimage(root.parent)
-    files = grub.install(graph, root, arch, work, tools, Events(), epoch=EPOCH)  # type: ignore[arg-type]
-    return files, tools
+    setup = BootSetup(graph, root, arch, work, tools, Events(), EPOCH)  # type: ignore[arg-type]
+    return Grub().install(setup), tools
 
 
 def test_a_tree_without_a_menu_gets_nothing(root: Path) -> None:
     (root / "boot/grub/grub.cfg").unlink()
-    assert install(mbr(), root)[0] == BootFiles()
+    assert Grub().is_set_up(root) is False
+    assert install(mbr(), root)[0] == GrubCode()
 
 
 def test_bios_gets_modules_and_a_core_image_that_finds_its_file_system(root: Path) -> None:
@@ -124,7 +125,7 @@ def test_an_esp_gets_the_loader_that_firmware_starts_and_one_beside_each_vendors
 
 def test_without_a_bios_boot_partition_a_gpt_disk_starts_by_uefi_only(root: Path) -> None:
     files, _ = install(gpt(ESP, ROOT), root)
-    assert files == BootFiles()
+    assert files == GrubCode()
     assert (root / "boot/efi/EFI/BOOT/BOOTX64.EFI").exists()
 
 
@@ -149,8 +150,8 @@ def written(graph: Graph, tmp_path: Path, core_bytes: int = 3000) -> bytes:
     layout = layout_of(graph, CONTENT, Defaults(SEED))
     image = tmp_path / "image0.raw"
     image.write_bytes(bytes(440) + b"TABLE-AND-SIGNATURE".ljust(72, b"T") + bytes(20 * MIB + 64 * MIB))
-    files = BootFiles(b"B" * 512, b"C" * core_bytes)
-    grub.write_boot_code(layout, image, files)
+    files = GrubCode(b"B" * 512, b"C" * core_bytes)
+    files.write(layout, image)
     return image.read_bytes()
 
 
@@ -171,6 +172,31 @@ def test_on_gpt_the_core_stands_in_its_partition(tmp_path: Path) -> None:
     sector = MIB // 512
     assert struct.unpack_from("<Q", data, 0x5C) == (sector,)
     assert struct.unpack_from("<QHH", data, MIB + 0x1F4) == (sector + 1, 5, 0x0820)
+
+
+def test_power_gets_an_image_in_its_prep_partition(root: Path, tmp_path: Path) -> None:
+    modules = root / "usr/lib/grub/powerpc-ieee1275"
+    modules.mkdir()
+    for name in ("kernel.img", "normal.mod", "moddep.lst"):
+        (modules / name).write_bytes(b"")
+    table = Table("table", "image0", "mbr", (_primary(BSP, 1, "0x41"), _primary(ROOT, 2, "0x83")))
+    graph = dataclasses.replace(mbr(), tables=(table,))
+    code, tools = install(graph, root, "ppc64el")
+    assert tools.calls[0][tools.calls[0].index("-O") + 1] == "powerpc-ieee1275"
+    assert (root / "boot/grub/powerpc-ieee1275/core.elf").read_bytes() == code.prep
+    layout = layout_of(graph, CONTENT, Defaults(SEED))
+    image = tmp_path / "image0.raw"
+    image.write_bytes(bytes(16 * MIB))
+    code.write(layout, image)
+    data = image.read_bytes()
+    assert data[MIB:].startswith(code.prep)
+    assert not any(data[:MIB]), "a BIOS would find nothing there"
+    with pytest.raises(DiskLayoutError, match="the PReP partition has 8 MiB"):
+        GrubCode(prep=bytes(9 * MIB)).write(layout, image)
+
+
+def _primary(partition: Partition, number: int, kind: str) -> Partition:
+    return dataclasses.replace(partition, number=number, type=kind, primary=True)
 
 
 def test_a_core_that_is_too_large_is_refused(tmp_path: Path) -> None:

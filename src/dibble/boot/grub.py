@@ -1,13 +1,12 @@
 """GRUB 2 without grub-install: images made by grub-mkimage, written to where the firmware looks for them.
 
-In two parts, because the file systems are filled in between: `install` puts GRUB's own files into the tree and makes
-the images, `write_boot_code` puts BIOS code into the written disk. Which files of the tree's own GRUB are used makes
-the loader fit its later updates inside the guest.
+`Grub.install` puts GRUB's own files into the tree and makes the images; those that no file system holds, for BIOS and
+for Power, are written into the disk later. That files of the tree's own GRUB are used makes the loader fit its later
+updates inside the guest.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from dibble.boot.base import (
     BIOS_BOOT_TYPES,
-    BootFiles,
+    EFI_LOADERS,
+    PREP_TYPES,
     boot_image,
     esp_directory,
     filesystem_of,
@@ -28,26 +28,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import BinaryIO
 
+    from dibble.boot.base import BootSetup
     from dibble.disk.model import Filesystem, Graph, Layout, Table
-    from dibble.events import Events
-    from dibble.sandbox.toolbox import Toolbox
 
 SECTOR = 512
 DIRECTORIES = ("boot/grub", "boot/grub2")
 _MODULE_DIRECTORIES = ("usr/lib/grub", "usr/share/grub2")
 BIOS_FORMAT = "i386-pc"
-EFI_FORMATS = {
-    # architecture → GRUB's format, and the loader that firmware starts by itself (UEFI 2.10, table 3.2)
-    "amd64": ("x86_64-efi", "BOOTX64.EFI"),
-    "arm64": ("arm64-efi", "BOOTAA64.EFI"),
-    "i386": ("i386-efi", "BOOTIA32.EFI"),
-}
+PREP_FORMAT = "powerpc-ieee1275"
+EFI_FORMATS = {"amd64": "x86_64-efi", "arm64": "arm64-efi", "i386": "i386-efi", "armhf": "arm-efi"}
+_POWER = ("ppc64el", "ppc64", "powerpc")
 # Enough to read any grub.cfg of a kernel on a plain disk without one more module from /boot.
 _MODULES = (
     *("part_msdos", "part_gpt", "search", "search_fs_uuid", "search_label", "normal", "configfile", "linux", "echo"),
     *("serial", "terminal", "test", "ls", "boot", "gzio", "minicmd", "reboot", "halt", "loadenv"),
 )
 _BIOS_MODULES = ("biosdisk",)
+_PREP_MODULES = ("ofnet",)
 _EFI_MODULES = ("fat", "efifwsetup", "chain", "efi_gop")
 _FILESYSTEM_MODULES = {"ext2": "ext2", "ext3": "ext2", "ext4": "ext2", "vfat": "fat", "xfs": "xfs", "btrfs": "btrfs"}
 
@@ -69,80 +66,112 @@ def directory_of(root: Path) -> Path | None:
     return None
 
 
-def install(  # noqa: PLR0917 - everything that a boot loader can depend on
-    graph: Graph, root: Path, arch: str, work: Path, toolbox: Toolbox, events: Events, *, epoch: int
-) -> BootFiles:
-    """Put GRUB into the tree for each firmware that the disk's layout is made for.
+@dataclass(frozen=True, slots=True)
+class GrubCode:
+    """GRUB's first sector and core image, for BIOS, and the image for a PReP partition."""
 
-    Nothing is done for a tree without a grub.cfg: it boots in another way, or not at all. On the EFI system partition
-    the loader gets the name that firmware starts by itself, and stands beside each `EFI/VENDOR/grub.cfg` too. `work`
-    is a directory that the tools see. Raises DiskLayoutError for a layout that GRUB cannot be started from, ToolFailed.
-    """
-    directory = directory_of(root)
-    table = next((table for table in graph.tables if table.base == boot_image(graph)), None)
-    if directory is None or table is None:
-        return BootFiles()
-    path = "/" + str(directory.relative_to(root))
-    filesystem = filesystem_of(graph, path)
-    if filesystem is None or filesystem.type not in _FILESYSTEM_MODULES:
-        kind = filesystem.type if filesystem else "nothing"
-        raise DiskLayoutError(
-            f"GRUB cannot be started from {path} on {kind}",
-            hint=f"put /boot on one of {', '.join(_FILESYSTEM_MODULES)}",
-            where=filesystem.where if filesystem else None,
-        )
-    prefix = _on_filesystem(graph, filesystem, path)
-    grub = _Grub(root, directory, work, toolbox, filesystem, prefix, epoch, _volume_modules(graph, filesystem))
-    esp = esp_directory(graph, root)
-    files = BootFiles()
-    if arch in ("amd64", "i386") and (table.label == "mbr" or _core_partition(table)):
-        files = grub.install_bios()
-    if esp is not None and arch in EFI_FORMATS:
-        grub.install_efi(esp, *EFI_FORMATS[arch])
-    elif not files.core:
-        events.note(f"the disk has no place that firmware of {arch} would start GRUB from", "warning")
-    return files
+    boot_sector: bytes = b""
+    core: bytes = b""
+    prep: bytes = b""
+
+    def write(self, layout: Layout, image: Path) -> None:
+        """The core image goes into the BIOS boot partition, else between the table and the first partition.
+
+        Raises DiskLayoutError when there is too little room.
+        """
+        table = next(table for table in layout.graph.tables if table.base == boot_image(layout.graph))
+        if self.core:
+            _write_bios(layout, table, image, self)
+        if self.prep:
+            _write_prep(layout, table, image, self.prep)
+
+
+class Grub:
+    """`BootLoader` for a tree with a grub.cfg."""
+
+    def is_set_up(self, root: Path) -> bool:
+        return directory_of(root) is not None
+
+    def install(self, setup: BootSetup) -> GrubCode:
+        """Put GRUB into the tree for each firmware that the disk's layout is made for.
+
+        On the EFI system partition the loader gets the name that firmware starts by itself, and stands beside each
+        `EFI/VENDOR/grub.cfg` too.
+        """
+        graph, root, arch = setup.graph, setup.root, setup.arch
+        directory = directory_of(root)
+        table = next((table for table in graph.tables if table.base == boot_image(graph)), None)
+        if directory is None or table is None:
+            return GrubCode()
+        path = "/" + str(directory.relative_to(root))
+        filesystem = filesystem_of(graph, path)
+        if filesystem is None or filesystem.type not in _FILESYSTEM_MODULES:
+            kind = filesystem.type if filesystem else "nothing"
+            raise DiskLayoutError(
+                f"GRUB cannot be started from {path} on {kind}",
+                hint=f"put /boot on one of {', '.join(_FILESYSTEM_MODULES)}",
+                where=filesystem.where if filesystem else None,
+            )
+        prefix = _on_filesystem(graph, filesystem, path)
+        grub = _Grub(setup, directory, filesystem, prefix, _volume_modules(graph, filesystem))
+        esp = esp_directory(graph, root)
+        code = GrubCode()
+        if arch in ("amd64", "i386") and (table.label == "mbr" or _core_partition(table)):
+            code = grub.install_bios()
+        elif arch in _POWER and _prep_partition(table):
+            code = grub.install_prep()
+        if esp is not None and arch in EFI_FORMATS:
+            grub.install_efi(esp, EFI_FORMATS[arch], EFI_LOADERS[arch])
+        elif code == GrubCode():
+            setup.events.note(f"the disk has no place that firmware of {arch} would start GRUB from", "warning")
+        return code
 
 
 @dataclass(frozen=True, slots=True)
 class _Grub:
     """One tree's GRUB: `prefix` is its directory on its own file system, `filesystem`."""
 
-    root: Path
+    setup: BootSetup
     directory: Path
-    work: Path
-    toolbox: Toolbox
     filesystem: Filesystem
     prefix: str
-    epoch: int
     volume_modules: tuple[str, ...] = ()
 
-    def install_bios(self) -> BootFiles:
+    def install_bios(self) -> GrubCode:
         modules = self._modules(BIOS_FORMAT)
         core = self._image(modules, BIOS_FORMAT, _BIOS_MODULES)
         place = self.directory / BIOS_FORMAT
         boot_sector = (modules / "boot.img").read_bytes()
         self._copy_modules(modules, place)
-        self._put(place / "boot.img", boot_sector)
-        self._put(place / "core.img", core)
-        self._clamp([place, self.directory])
-        return BootFiles(boot_sector, core)
+        self.setup.put(place / "boot.img", boot_sector)
+        self.setup.put(place / "core.img", core)
+        self.setup.clamp([place, self.directory])
+        return GrubCode(boot_sector, core)
+
+    def install_prep(self) -> GrubCode:
+        modules = self._modules(PREP_FORMAT)
+        image = self._image(modules, PREP_FORMAT, _PREP_MODULES)
+        place = self.directory / PREP_FORMAT
+        self._copy_modules(modules, place)
+        self.setup.put(place / "core.elf", image)
+        self.setup.clamp([place, self.directory])
+        return GrubCode(prep=image)
 
     def install_efi(self, esp: Path, form: str, loader: str) -> None:
         modules = self._modules(form)
         image = self._image(modules, form, _EFI_MODULES)
         self._copy_modules(modules, self.directory / form)
         esp.mkdir(parents=True, exist_ok=True)
-        self._put(esp / "EFI" / "BOOT" / loader, image)
+        self.setup.put(esp / "EFI" / "BOOT" / loader, image)
         own = f"grub{loader.removeprefix('BOOT').removesuffix('.EFI').lower()}.efi"
         for config in sorted(esp.glob("EFI/*/grub.cfg")):
             if not config.with_name(own).exists():
-                self._put(config.with_name(own), image)
-        self._clamp([self.directory / form, self.directory, *esp.rglob("*"), esp])
+                self.setup.put(config.with_name(own), image)
+        self.setup.clamp([self.directory / form, self.directory, *esp.rglob("*"), esp])
 
     def _modules(self, form: str) -> Path:
         """GRUB's files for a platform: the tree's own, or those of the tools."""
-        for base in (self.root, self.toolbox.root or Path("/")):
+        for base in (self.setup.root, self.setup.toolbox.root or Path("/")):
             for name in _MODULE_DIRECTORIES:
                 if (base / name / form / "kernel.img").is_file():
                     return base / name / form
@@ -153,14 +182,14 @@ class _Grub:
 
     def _image(self, modules: Path, form: str, platform_modules: Iterable[str]) -> bytes:
         """GRUB with what it needs to find its directory on the file system with a UUID."""
-        see = self.toolbox.path
-        early = self.work / f"early-{form}.cfg"
+        see = self.setup.toolbox.path
+        early = self.setup.work / f"early-{form}.cfg"
         early.write_text(f"search.fs_uuid {_grub_uuid(self.filesystem)} root\nset prefix=($root){self.prefix}\n")
-        result = self.work / f"core-{form}.img"
+        result = self.setup.work / f"core-{form}.img"
         wanted = [*_MODULES, *platform_modules, *self.volume_modules, _FILESYSTEM_MODULES[self.filesystem.type]]
         present = [name for name in dict.fromkeys(wanted) if (modules / f"{name}.mod").is_file()]
         argv = ["grub-mkimage", "-d", see(modules), "-O", form, "-o", see(result), "-c", see(early)]
-        self.toolbox.run([*argv, "-p", self.prefix, *present])
+        self.setup.toolbox.run([*argv, "-p", self.prefix, *present])
         return result.read_bytes()
 
     def _copy_modules(self, source: Path, target: Path) -> None:
@@ -169,20 +198,7 @@ class _Grub:
         target.chmod(0o755)
         for path in sorted(source.iterdir()):
             if path.suffix in (".mod", ".lst") and path.is_file():
-                self._put(target / path.name, path.read_bytes())
-
-    def _put(self, path: Path, content: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.write_bytes(content)
-        path.chmod(0o644)
-        os.utime(path, (self.epoch, self.epoch))
-
-    def _clamp(self, paths: Iterable[Path]) -> None:
-        """Give directories that changed now the build's time."""
-        for path in paths:
-            if path.is_dir():
-                os.utime(path, (self.epoch, self.epoch))
+                self.setup.put(target / path.name, path.read_bytes())
 
 
 def _volume_modules(graph: Graph, filesystem: Filesystem) -> tuple[str, ...]:
@@ -215,6 +231,10 @@ def _core_partition(table: Table) -> str:
     return next((p.name for p in table.partitions if is_type(p, BIOS_BOOT_TYPES)), "")
 
 
+def _prep_partition(table: Table) -> str:
+    return next((p.name for p in table.partitions if is_type(p, PREP_TYPES)), "")
+
+
 def _grub_uuid(filesystem: Filesystem) -> str:
     """As GRUB compares it: a FAT volume id has eight digits with a dash."""
     if _FILESYSTEM_MODULES[filesystem.type] == "fat":
@@ -223,26 +243,30 @@ def _grub_uuid(filesystem: Filesystem) -> str:
     return str(filesystem.uuid)
 
 
-def write_boot_code(layout: Layout, image: Path, files: BootFiles) -> None:
-    """Write the boot sector and the core image into the disk `image`, which has its partition table already.
-
-    The core image goes into the BIOS boot partition, else between the table and the first partition. Raises
-    DiskLayoutError when there is too little room.
-    """
-    if not files.core:
-        return
-    name = boot_image(layout.graph)
-    table = next(table for table in layout.graph.tables if table.base == name)
+def _write_bios(layout: Layout, table: Table, image: Path, code: GrubCode) -> None:
     offset, room = _core_room(layout, table)
-    if len(files.core) > room:
+    if len(code.core) > room:
         raise DiskLayoutError(
-            f"GRUB's core image takes {human(len(files.core))}, but the disk has {human(room)} for it",
+            f"GRUB's core image takes {human(len(code.core))}, but the disk has {human(room)} for it",
             hint="let the first partition begin at 1 MiB, or make the BIOS boot partition larger",
             where=table.where,
         )
     with image.open("r+b") as file:
-        _write_core(file, files.core, offset // SECTOR)
-        _write_boot_sector(file, files.boot_sector, offset // SECTOR)
+        _write_core(file, code.core, offset // SECTOR)
+        _write_boot_sector(file, code.boot_sector, offset // SECTOR)
+
+
+def _write_prep(layout: Layout, table: Table, image: Path, program: bytes) -> None:
+    extent = layout.extents[_prep_partition(table)]
+    if len(program) > extent.size:
+        raise DiskLayoutError(
+            f"GRUB's image takes {human(len(program))}, but the PReP partition has {human(extent.size)}",
+            hint="make the PReP partition larger; 8 MiB are usual",
+            where=table.where,
+        )
+    with image.open("r+b") as file:
+        file.seek(extent.offset)
+        file.write(program)
 
 
 def _core_room(layout: Layout, table: Table) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from dibble.store.layers import OutputStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dibble.boot.base import BootFiles
+    from dibble.boot.base import BootCode
     from dibble.disk.model import ContentSize, Disk
     from dibble.events import Events
     from dibble.outputs.run import Begun
@@ -89,12 +89,13 @@ def _reads_disk(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _tree(plan: Build, workspace: Workspace, lowers: list[Path]) -> Iterator[tuple[Path, BootFiles]]:
+def _tree(plan: Build, workspace: Workspace, lowers: list[Path]) -> Iterator[tuple[Path, BootCode]]:
     """The finished tree with the boot loader and all mount points in it, as a directory that nothing is mounted in.
 
     File systems are filled from the workspace's own mount, where the mount points are hidden at times.
     """
-    from dibble.boot import grub
+    from dibble.boot.base import BootSetup, NoCode
+    from dibble.boot.choose import loader_of
     from dibble.disk.write import make_mount_points
     from dibble.sandbox import mounts
 
@@ -103,11 +104,17 @@ def _tree(plan: Build, workspace: Workspace, lowers: list[Path]) -> Iterator[tup
         from dibble.tree.gate import check_gate
 
         check_gate(workspace.target, plan.request.target)
-    directory = workspace.new_directory("boot")
-    toolbox = workspace.toolbox
-    boot = grub.install(
-        plan.graph, workspace.target, plan.request.arch, directory, toolbox, plan.events, epoch=plan.epoch
+    loader = loader_of(workspace.target, plan.request.environment.get("DIB_BOOTLOADER", ""))
+    setup = BootSetup(
+        graph=plan.graph,
+        root=workspace.target,
+        arch=plan.request.arch,
+        work=workspace.new_directory("boot"),
+        toolbox=workspace.toolbox,
+        events=plan.events,
+        epoch=plan.epoch,
     )
+    boot = loader.install(setup) if loader else NoCode()
     make_mount_points(plan.graph, workspace.target)
     root = workspace.new_directory("tree")
     mounts.bind(workspace.target, root, read_only=True, recursive=False)
@@ -118,10 +125,9 @@ def _tree(plan: Build, workspace: Workspace, lowers: list[Path]) -> Iterator[tup
 
 
 def _write_disk(
-    plan: Build, workspace: Workspace, boot: BootFiles, state: State, *, begun: Begun, events: Events
+    plan: Build, workspace: Workspace, boot: BootCode, state: State, *, begun: Begun, events: Events
 ) -> Disk:
     from dibble.boot.base import boot_image
-    from dibble.boot.grub import write_boot_code
     from dibble.disk.layout import layout_of
     from dibble.disk.write import write_disk
     from dibble.tree.walk import content_size
@@ -131,7 +137,7 @@ def _write_disk(
     layout = layout_of(plan.graph, content, plan.defaults)
     directory = workspace.new_directory("disk")
     disk = write_disk(layout, workspace.target, directory, workspace.toolbox, events, begun, epoch=plan.epoch)
-    write_boot_code(layout, disk.images[boot_image(plan.graph)], boot)
+    boot.write(layout, disk.images[boot_image(plan.graph)])
     return disk
 
 

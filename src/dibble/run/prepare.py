@@ -120,7 +120,8 @@ class Build:
         request = request or self.request
         common = [
             __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
-            str(self.epoch), *_gate_parts(request), *_disk_tools_parts(self),
+            str(self.epoch), request.environment.get("DIB_BOOTLOADER", ""),
+            *_gate_parts(request), *_disk_tools_parts(self),
         ]  # fmt: skip
         own = {name: load("outputs", name).info.depends_on(request) for name in request.outputs}
         return {name: digest([*common, name, *parts])[:40] for name, parts in own.items()}
