@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dibble.disk.filesystems import crc32c
+from dibble.disk import crc32c
 
 pytestmark = pytest.mark.unit
 

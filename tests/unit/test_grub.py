@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from dibble.boot import grub
 from dibble.boot.base import BootSetup, boot_image, esp_directory, filesystem_of
 from dibble.boot.grub import Grub, GrubCode
 from dibble.disk.layout import layout_of

@@ -14,6 +14,7 @@ import zlib
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
+from dibble.disk.crc32c import crc32c
 from dibble.outputs.pieces import filled, opened, refuse_beyond, write_filled
 from dibble.store.sparse import write_at
 
@@ -120,23 +121,3 @@ def _metadata(size: int, block: int, identity: UUID) -> bytes:
 
 def _with_checksum(block: bytes) -> bytes:
     return block[:4] + struct.pack("<I", crc32c(block)) + block[8:]
-
-
-def crc32c(data: bytes) -> int:
-    """The CRC of Castagnoli (RFC 3720, appendix B.4)."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value = _CRC[(value ^ byte) & 0xFF] ^ value >> 8
-    return value ^ 0xFFFFFFFF
-
-
-def _crc_table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # noqa: PLW2901
-        table.append(value)
-    return table
-
-
-_CRC = _crc_table()

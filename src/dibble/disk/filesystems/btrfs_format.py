@@ -6,7 +6,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
-from dibble.disk.filesystems.crc32c import checksums, hashed
+from dibble.disk.crc32c import checksums, hashed
 
 SUPER_AT = 64 << 10
 SUPER_COPIES = (SUPER_AT, 64 << 20, 256 << 30)

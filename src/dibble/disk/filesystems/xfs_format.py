@@ -10,7 +10,7 @@ import os
 import struct
 from dataclasses import dataclass, field
 
-from dibble.disk.filesystems.crc32c import checksums, crc32c
+from dibble.disk.crc32c import checksums, crc32c
 
 BIGTIME, NREXT64 = 8, 32  # sb_features_incompat
 _SPARSE_INODES = 2
