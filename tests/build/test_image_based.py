@@ -136,3 +136,37 @@ def test_an_image_gets_another_disk_and_its_tree_stays(
         assert disk.read(1) == b"\x83", "one partition of Linux in an MBR"
     assert b"/boot/efi" in theirs["etc/fstab"].content
     assert b"/boot/efi" not in ours["etc/fstab"].content
+
+
+def test_a_recipe_for_containers_becomes_the_root_without_a_runtime_on_the_machine(
+    elements: SmallElements, first: Path
+) -> None:
+    recipe = elements.write(
+        "../recipe/Containerfile",
+        "FROM scratch\nADD first.tar /\nCOPY note /opt/\nRUN cat /opt/note > /opt/copied && chmod 4711 /opt/copied\n",
+    )
+    elements.write("../recipe/note", "a note\n")
+    shutil.copy(first / "first.tar", recipe.parent)
+    env = elements.environment(
+        DIB_CONTAINERFILE_DOCKERFILE=str(recipe),
+        DIB_CONTAINER_CONTEXT=str(recipe.parent),
+        DISTRO_NAME="debian",
+        DIB_RELEASE="trixie",
+        DIB_INIT_SYSTEM="systemd",
+    )
+    words = ("-n", "-t", "tar", "-o", "fourth", "containerfile")
+    elements.person.dibble("build", *words, cwd=elements.place, env=env)
+    ours, theirs = of_tar(first / "fourth.tar"), of_tar(first / "first.tar")
+    assert ours["opt/copied"].content == b"a note\n"
+    assert ours["opt/copied"].mode == 0o4711
+    for name in ("opt/file", "opt/folder/link", "opt/large", "opt/sticky", "opt/empty"):
+        assert ours[name] == theirs[name], name
+
+
+def test_a_group_of_tools_that_there_is_not_is_told_with_file_and_line(elements: SmallElements) -> None:
+    elements.write("wishes/README.rst", "======\nwishes\n======\nWants what nobody has.\n")
+    elements.write("wishes/element-tools", "containers\nhammers\n")
+    done = elements.run("build", "-n", "-t", "tar", "small", "wishes", check=False)
+    assert done.returncode != 0
+    assert "wishes/element-tools:2" in done.stderr + done.stdout
+    assert 'there is no group of tools "hammers"' in done.stderr + done.stdout

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 UNUSABLE = "element-unusable"
+TOOLS = "element-tools"
 BUILT_IN_ELEMENTS = Path(__file__).resolve().parent.parent / "catalogue" / "elements"
 
 
@@ -41,7 +42,7 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class ListedName:
-    """A name in `element-deps` or `element-provides`, and where it stands. Lines count from 1."""
+    """A name in `element-deps`, `element-provides` or `element-tools`, and where it stands. Lines count from 1."""
 
     name: str
     file: Path
@@ -114,6 +115,11 @@ def depends_of(element: Element) -> tuple[ListedName, ...]:
 def provides_of(element: Element) -> tuple[ListedName, ...]:
     """The virtual names in the element's `element-provides`; none when there is no such file."""
     return _listed_names(element, "element-provides")
+
+
+def tools_of(element: Element) -> tuple[ListedName, ...]:
+    """The groups of tools in the element's `element-tools` that its outside scripts run; none without such a file."""
+    return _listed_names(element, TOOLS)
 
 
 def unusable_because(element: Element) -> str:

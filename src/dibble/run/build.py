@@ -258,8 +258,8 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
     if tree is None:
         toolbox = host_view(session)
     else:
-        lowers = tree.ensure("core", *plan.disk_tools)
-        toolbox = tools_view(plan.store, session, lowers, tree.identity, memory)
+        lowers = tree.ensure("core", *plan.element_tools, *plan.disk_tools)
+        toolbox = tools_view(plan.store, session, lowers, plan.tools_identity, memory)
     assert toolbox.root is not None
     workspace = Workspace(session, toolbox.root, toolbox, memory)
     if tree is not None:

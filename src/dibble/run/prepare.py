@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from dibble import __version__
 from dibble.elements.assemble import element_set
-from dibble.errors import DiskLayoutError, OutputError
+from dibble.elements.find import tools_of
+from dibble.errors import DiskLayoutError, ElementError, OutputError, Where
 from dibble.events import Note
 from dibble.plan.manifest import LIBRARY, digest, manifest_of
 from dibble.plan.refresh import Refresh
@@ -62,6 +63,7 @@ class Build:
     store: Store
     epoch: int
     tools_identity: str
+    element_tools: tuple[str, ...] = ()
     disk_tools: tuple[str, ...] = ()
     """Groups of tools that the disk is made with, besides `core`."""
     remote: RemoteStore | None = None
@@ -205,6 +207,7 @@ def prepare(request: Request, events: Events) -> Build:
     own = {f"{COMMANDS}/{path.name}": path for path in sorted((CATALOGUE / "bin").iterdir())}
     own.update({f"{LIBRARY}{path.name}": path for path in sorted((CATALOGUE / "lib").iterdir())})
     manifest = manifest_of(elements.hooks, own)
+    element_tools = _element_tools(elements, request)
     element_files = _element_files(elements)
     elements = _checked(elements, manifest, element_files, Facts(store))
     return Build(
@@ -221,7 +224,8 @@ def prepare(request: Request, events: Events) -> Build:
         manifest=manifest,
         store=store,
         epoch=epoch,
-        tools_identity=_tools_identity(request, store, events),
+        tools_identity=_tools_identity(request, store, events, element_tools),
+        element_tools=element_tools,
         disk_tools=tool_groups(graph),
         remote=remote_store(request, events),
     )
@@ -289,12 +293,31 @@ def _sector_size(text: str) -> int | None:
     return int(text)
 
 
-def _tools_identity(request: Request, store: Store, events: Events) -> str:
+def _element_tools(elements: ElementSet, request: Request) -> tuple[str, ...]:
+    """The groups of tools that elements want beside `core`. Raises ElementError for one that is not known."""
+    named = [name for element in elements.elements for name in tools_of(element)]
+    if not named or request.tools == "host":
+        return ()
+    from dibble.sandbox.tools import host_arch
+    from dibble.sandbox.tools_lock import read_lock
+
+    known = read_lock(host_arch()).groups
+    for name in named:
+        if name.name not in known:
+            raise ElementError(
+                f'there is no group of tools "{name.name}"',
+                where=Where(file=name.file, line=name.line),
+                hint=f"known are: {', '.join(known)}",
+            )
+    return tuple(sorted({name.name for name in named}))
+
+
+def _tools_identity(request: Request, store: Store, events: Events, groups: Sequence[str]) -> str:
     if request.tools == "host":
         return "host"
     from dibble.sandbox.tools import ToolsTree
 
-    return ToolsTree(store.root, events).identity
+    return ToolsTree(store.root, events).identity_of(*groups)
 
 
 def _size_in_kib(request: Request) -> dict[str, str]:

@@ -46,7 +46,7 @@ _CORE = (
 
 # Groups that every machine has alike.
 _COMMON = {
-    "containers": ("skopeo",),
+    "containers": ("buildah", "netavark", "skopeo"),
     "filesystems": ("btrfs-progs", "erofs-utils", "f2fs-tools", "xfsprogs"),
     "iso": ("xorriso",),
     "qemu-user": ("qemu-user",),
