@@ -304,11 +304,9 @@ def _element_tools(elements: ElementSet, request: Request) -> tuple[str, ...]:
     known = read_lock(host_arch()).groups
     for name in named:
         if name.name not in known:
-            raise ElementError(
-                f'there is no group of tools "{name.name}"',
-                where=Where(file=name.file, line=name.line),
-                hint=f"known are: {', '.join(known)}",
-            )
+            where = Where(file=name.file, line=name.line)
+            hint = f"known are: {', '.join(known)}"
+            raise ElementError(f'there is no group of tools "{name.name}"', where=where, hint=hint)
     return tuple(sorted({name.name for name in named}))
 
 
