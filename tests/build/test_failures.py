@@ -192,6 +192,16 @@ def test_a_disk_that_is_too_small_is_told(person: Person, place: Path) -> None:
     assert "--image-size" in said
 
 
+def test_a_conversion_that_fails_leaves_nothing_in_memory_or_on_disk(person: Person, place: Path) -> None:
+    """`fails` looks beside the image and for sessions; diskimage-builder leaves a file system in memory."""
+    tiny(place, person)
+    before = {path for path in Path("/tmp").glob("dib*") if path.stat().st_uid == person.uid}
+    mounts = Path("/proc/self/mounts").read_text()
+    assert "cluster_size=3" in fails(person, place, "-n", "--qemu-img-options", "cluster_size=3", "tiny", status=1)
+    assert {path for path in Path("/tmp").glob("dib*") if path.stat().st_uid == person.uid} <= before
+    assert Path("/proc/self/mounts").read_text() == mounts
+
+
 def test_a_full_disk_in_the_cache_is_told(ourselves: Person) -> None:
     if os.getuid() != 0:
         pytest.skip("mounting a small file system needs root")

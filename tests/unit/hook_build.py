@@ -61,10 +61,20 @@ class HookBuild:
 
 
 def run_inside(
-    build: HookBuild, script: str, *arguments: str, status: int = 0, env: Mapping[str, str] | None = None
+    build: HookBuild,
+    script: str,
+    *arguments: str,
+    status: int = 0,
+    env: Mapping[str, str] | None = None,
+    instead: Mapping[str, str] | None = None,
 ) -> Completed:
-    """Run a script that works inside the target on the target's directory: it has no other root here."""
+    """Run a script that works inside the target on the target's directory: it has no other root here.
+
+    `instead` has other texts of the script that are replaced.
+    """
     text = (ELEMENTS / script).read_text()
+    for old, new in (instead or {}).items():
+        text = text.replace(old, new)
     for top in ("/etc/", "/boot/", "/usr/lib/modules", "/tmp/yum"):
         text = text.replace(f" {top}", f" {build.target}{top}").replace(f"={top}", f"={build.target}{top}")
     copy = build.root / "inside"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,16 @@ def test_only_one_file_starts_programs() -> None:
         if isinstance(node, ast.Import) and any(alias.name == "subprocess" for alias in node.names)
     }
     assert users <= {"sandbox/process.py"}
+
+
+def test_nothing_that_is_kept_is_a_pickle() -> None:
+    """Objects of Python go through a pipe between two processes of one build; what outlives a build is JSON."""
+    users = {
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        if re.search(r"^\s*(import|from) (c?pickle|marshal|shelve|dill)\b", path.read_text(), re.MULTILINE)
+    }
+    assert users == {"sandbox/enter.py"}
 
 
 @pytest.mark.parametrize("kind", ["verbs", "package_managers", "filesystems", "disk_nodes", "outputs", "boot_loaders"])

@@ -163,6 +163,33 @@ def test_the_same_repository_may_be_named_twice_for_one_place(build: HookBuild, 
     assert (build.target / "opt/tool/f").read_text() == "other\n"
 
 
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_base_of_ones_own_takes_the_place_of_host_and_scheme_and_the_cache_stays(
+    build: HookBuild, upstream: Path, end: str
+) -> None:
+    env = {"DIB_GITREPOBASE": f"file://{build.root}{end}"}
+    get_sources(build, "my-tool git /opt/tool https://nowhere.invalid/upstream other", env=env)
+    assert (build.target / "opt/tool/f").read_text() == "other\n"
+    assert (build.hooks / "dib-manifest-git").read_text().split()[3] == f"file://{upstream}"
+    assert [path.name for path in build.cache.iterdir()] == ["source-repositories"]
+    assert [path.name[:8] for path in (build.cache / "source-repositories").glob("*_*") if path.is_dir()] == [
+        "my_tool_"
+    ]
+
+
+def test_a_base_leaves_a_location_of_ones_own_alone(build: HookBuild, upstream: Path) -> None:
+    env = {"DIB_GITREPOBASE": "https://nowhere.invalid", "DIB_REPOLOCATION_my_tool": f"file://{upstream}"}
+    get_sources(build, "my-tool git /opt/tool https://elsewhere.invalid/x other", env=env)
+    assert (build.target / "opt/tool/f").read_text() == "other\n"
+
+
+@pytest.mark.parametrize("variables", [{}, {"DIB_INSTALLTYPE_tool": "source"}])
+def test_of_a_source_that_is_a_package_there_is_nothing_to_get(build: HookBuild, variables: dict[str, str]) -> None:
+    done = get_sources(build, "tool package /opt/tool https://nowhere.invalid/tool", env=variables)
+    assert "nothing to get" in done.output
+    assert not (build.target / "opt").exists()
+
+
 def test_two_files_for_one_place_are_refused(build: HookBuild) -> None:
     data = build.root / "data"
     data.write_text("x")

@@ -161,6 +161,15 @@ def test_tree_constants_and_settings_count(changed_part: str) -> None:
         assert key(one) != key(two)
 
 
+def test_packages_of_the_command_line_depend_on_what_environment_d_says_and_no_other_work_of_the_engine_does() -> None:
+    for name, counts in (("packages", True), ("fstab", False)):
+        step = Step(f"engine/{name}", name, "engine")
+        assert (key(step, files={**FILES, "environment.d/10-env.bash": "-new"}) != key(step)) is counts
+        assert (key(step, environment={"DIB_RELEASE": "sid"}) != key(step)) is counts
+        assert key(step, files={**FILES, "install.d/10-tool": "xnew"}) == key(step)
+        assert key(step, environment={"DIB_RELEASE": "trixie", "IMAGE_NAME": "x"}) == key(step)
+
+
 def test_a_file_named_by_a_variable_or_below_home_counts_by_content(tmp_path: Path) -> None:
     named = tmp_path / "sources.list"
     named.write_text("one")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from dibble.elements.phases import BY_DIRECTORY
 from dibble.plan.manifest import LIBRARY, digest, visible
-from dibble.plan.step import Key, Step
+from dibble.plan.step import PACKAGES, Key, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -103,6 +103,11 @@ def key_of(
     parts.update({f"setting {name}": value for name, value in step.settings.items()})
     if step.where == "outside" and beside:
         parts["beside"] = digest(beside)
+    if step.phase == PACKAGES and step.where == "engine":
+        files = {name: mark for name, mark in manifest.items() if name.startswith("environment.d/")}
+        parts.update({f"file {name}": mark for name, mark in files.items()})
+        counted = _counted(environment, [read(name) for name in files])
+        parts.update({f"variable {name}": value for name, value in counted.items()})
     if step.where != "engine":
         script = f"{step.phase}/{step.script}"
         text = read(script)

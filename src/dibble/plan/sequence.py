@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dibble.elements.phases import BY_DIRECTORY
 from dibble.plan.manifest import scripts
-from dibble.plan.step import Step
+from dibble.plan.step import PACKAGES, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ SEQUENCE: tuple[str | Engine, ...] = (
     "extra-data.d",
     "pre-install.d",
     "install.d",
-    Engine("packages", only_if="packages"),
+    Engine(PACKAGES, only_if="packages"),
     Engine("initramfs", only_if="initramfs"),
     "post-install.d",
     Engine("initramfs-again", only_if="initramfs"),

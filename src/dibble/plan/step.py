@@ -9,6 +9,9 @@ from typing import Literal
 Where = Literal["outside", "inside", "engine"]
 """`outside`: in the tools view; `inside`: chrooted to the target; `engine`: dibble's own work on the target."""
 
+PACKAGES = "packages"
+"""The one piece of the engine's work that runs a command in the target, with environment.d."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

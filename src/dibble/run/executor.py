@@ -11,13 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dibble.elements.phases import BY_DIRECTORY, READ_BY_NAME
 from dibble.errors import DibbleError, HookFailed, HostError, StoreError, Where
 from dibble.events import OutputLine, StepFinished, StepStarted
 from dibble.plan.explain import different
 from dibble.plan.key import shown_parts
 from dibble.plan.manifest import digest, environment_files
 from dibble.plan.refresh import Refresh
+from dibble.plan.step import PACKAGES, Step
 from dibble.run.engine import Engine
+from dibble.run.enter_tree import is_program
 from dibble.run.finish import finish_tree, restore_resolv_conf, set_resolv_conf_aside
 from dibble.run.freeze import Frozen, freeze
 from dibble.run.hooks import HookRunner, explain_refused
@@ -31,13 +34,13 @@ from dibble.store.layers import SCHEMA, History, Record, failed_name
 from dibble.store.places import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dibble.elements.model import ElementSet
     from dibble.events import Events
     from dibble.packages.apt import Apt
     from dibble.packages.base import Transaction
-    from dibble.plan.step import Key, Step
+    from dibble.plan.step import Key
     from dibble.recipe.model import Request
     from dibble.run.mounted_tree import Masks
     from dibble.store.layers import LayerStore
@@ -46,6 +49,8 @@ TRACED = frozenset({"initramfs", "initramfs-again"})
 """The engine's own work that takes seconds and reads little of the tree."""
 TRACE_FACT = "opened"
 LOST = frozenset({"lost+found"})
+INSTALL_PACKAGES = "/usr/local/bin/install-packages"
+"""Where install-bin puts an operating system's own command (contract.md 4.2)."""
 
 
 class Executor:
@@ -98,16 +103,16 @@ class Executor:
             environment=environment,
             late=late,
             cwd=str(request.cwd),
-            on_line=lambda step, text: events.send(OutputLine(text=text, step=step)),
+            on_line=self._show,
         )
         self.hooks.prepare()
-        self._work: dict[str, Callable[[], None]] = {
-            "resolv-conf": lambda: set_resolv_conf_aside(workspace.target),
-            "packages": self._extra_packages,
-            "initramfs": self._initramfs,
-            "initramfs-again": self._initramfs,
-            "fstab": self._write_fstab,
-            "finish": self._finish,
+        self._work: dict[str, Callable[[State], None]] = {
+            "resolv-conf": lambda _: set_resolv_conf_aside(workspace.target),
+            PACKAGES: self._extra_packages,
+            "initramfs": lambda _: self._initramfs(),
+            "initramfs-again": lambda _: self._initramfs(),
+            "fstab": lambda _: self._write_fstab(),
+            "finish": lambda _: self._finish(),
         }
 
     def close(self) -> None:
@@ -122,6 +127,7 @@ class Executor:
     def run(self, step: Step, key: Key, state: State) -> State:
         """Run a step on a state and keep its layer. Raises HookFailed, or what the engine met."""
         self._events.send(StepStarted(step=step.id, phase=step.phase, element=self._element(step)))
+        self.hooks.reached = ()
         began = time.time()
         if step.phase in TRACED and (adopted := self._adopted(step, key, state)):
             self._events.note(f"{step.id}: nothing that it reads has changed; its earlier result is taken")
@@ -246,16 +252,16 @@ class Executor:
     def _run_mounted(self, tree: MountedTree, step: Step, key: Key, state: State) -> None:
         with self._surrounded(tree, step, masks_of(step, key, state), system=step.phase != "root.d"):
             if step.where == "engine":
-                self._work[step.phase]()
+                self._work[step.phase](state)
             else:
                 self._run_hook(step, state)
         if step.phase == "root.d" and self._is_last_of_root(step, state):
             self._check_root()
 
-    def _run_hook(self, step: Step, state: State) -> None:
+    def _run_hook(self, step: Step, state: State, words: Sequence[str] = ()) -> None:
         try:
             with self.workspace.tools_read_only():
-                self.hooks.run(step, environment_files(state.manifest))
+                self.hooks.run(step, environment_files(state.manifest), words=words)
         except HookFailed as error:
             cause = self._channel.failure()
             place = error.where
@@ -271,6 +277,16 @@ class Executor:
             self._events.note(f"{step.id} went on after the engine refused it something: {cause}", "warning")
         if self.hooks.refused:
             self._events.note(f"{step.id} went on: {explain_refused(step, self.hooks.refused)}", "warning")
+
+    def _show(self, step: str, text: str) -> None:
+        self._events.send(OutputLine(text=text, step=step))
+        name, _, device = text.partition("=")
+        if name == "IMAGE_BLOCK_DEVICE" and step.startswith("block-device.d/"):
+            self._events.note(
+                f"{step} says that the image is on {device}, which counts for nothing: a disk is what its description"
+                " says (DIB_BLOCK_DEVICE_CONFIG, or block-device-default.yaml of an element)",
+                "warning",
+            )
 
     def _element(self, step: Step) -> str:
         return self._elements_of.get(f"{step.phase}/{step.script}", "")
@@ -300,7 +316,6 @@ class Executor:
         identity = digest(
             [f"schema {SCHEMA}", key.value, *(f"{entry.name}={entry.digest}" for entry in inputs), *again]
         )[:40]
-        reached = self.hooks.reached if step.where != "engine" else ()
         stack: list[str] = []
         kept: list[Path] = []
         hooks: dict[str, str | None] = {}
@@ -333,7 +348,7 @@ class Executor:
             exports=tree.exports[1] if tree.exports else (),
             inputs=inputs,
             marks=tuple(marks),
-            network=tuple(sorted({*(entry.name for entry in inputs), *self.engine.reached, *reached})),
+            network=tuple(sorted({*(entry.name for entry in inputs), *self.engine.reached, *self.hooks.reached})),
             initramfs_pending=self._pending_after(step, state),
             seconds=time.time() - began,
             bytes=total,
@@ -387,8 +402,17 @@ class Executor:
     def _line(self, step: str) -> Callable[[str], None]:
         return lambda text: self._events.send(OutputLine(text=text, step=step))
 
-    def _extra_packages(self) -> None:
-        self.engine.install(self._request.packages, self._line("engine/packages"))
+    def _extra_packages(self, state: State) -> None:
+        """The packages of the command line, by the target's own `install-packages` with what environment.d says.
+
+        A target that no element has given that command is left to the engine.
+        """
+        packages = self._request.packages
+        if not is_program(self.workspace.target, INSTALL_PACKAGES):
+            self.engine.install(packages, self._line(f"engine/{PACKAGES}"))
+            return
+        self.workspace.show_hooks_in_target(dict.fromkeys((*BY_DIRECTORY, *READ_BY_NAME), ()))
+        self._run_hook(Step(f"engine/{PACKAGES}", "install.d", "inside"), state, (INSTALL_PACKAGES, *packages))
 
     def _initramfs(self) -> None:
         self.engine.apt.update_initramfs(self._line("engine/initramfs"))

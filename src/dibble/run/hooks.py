@@ -81,10 +81,13 @@ class HookRunner:
     def prepare(self) -> None:
         (self._channel / "bash-env").write_text(_BASH_ENV)
 
-    def run(self, step: Step, environment_files: Sequence[str], *, commands: str = "") -> None:
+    def run(
+        self, step: Step, environment_files: Sequence[str], *, commands: str = "", words: Sequence[str] = ()
+    ) -> None:
         """Run a script; raises HookFailed with its status, line and last output. `reached` then tells of its network.
 
-        `commands` is a directory that PATH begins with, besides our own.
+        `commands` is a directory that PATH begins with, besides our own. `words` are a command that is run as a script
+        of the step's phase would be, in the place of one.
         """
         env = self.environment_of(step, environment_files)
         if commands:
@@ -100,20 +103,23 @@ class HookRunner:
                 self.refused.append(found.group(1) or found.group(2))
             self.on_line(step.id, text)
 
-        script = script_of(step)
         # Through bash, because a script without an interpreter line runs as a shell script there.
+        argv = ["/bin/bash", "-c", '"$0" "$@"', *(words or [script_of(step)])]
         listener = Listener()
         try:
-            done = self._execute(step, ["/bin/bash", "-c", '"$0"', script], env, line, listener)
+            done = self._execute(step, argv, env, line, listener)
         finally:
             self.reached = listener.close()
         if done:
+            place = Where(step=step.id)
+            if not words:
+                place = Where(f"{step.phase}/{step.script}", self._line_of(step, done, last), step=step.id)
             raise HookFailed(
-                f"{step.script} ended with status {done}",
+                f"{words[0] if words else step.script} ended with status {done}",
                 status=done,
                 output=HookOutput(tuple(last)),
                 hint=explain_refused(step, self.refused),
-                where=Where(file=f"{step.phase}/{step.script}", line=self._line_of(step, done, last), step=step.id),
+                where=place,
             )
 
     @property
