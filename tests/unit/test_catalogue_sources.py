@@ -167,6 +167,7 @@ def test_the_same_repository_may_be_named_twice_for_one_place(build: HookBuild, 
 def test_a_base_of_ones_own_takes_the_place_of_host_and_scheme_and_the_cache_stays(
     build: HookBuild, upstream: Path, end: str
 ) -> None:
+    build.fake("sleep")
     env = {"DIB_GITREPOBASE": f"file://{build.root}{end}"}
     get_sources(build, "my-tool git /opt/tool https://nowhere.invalid/upstream other", env=env)
     assert (build.target / "opt/tool/f").read_text() == "other\n"
@@ -178,6 +179,7 @@ def test_a_base_of_ones_own_takes_the_place_of_host_and_scheme_and_the_cache_sta
 
 
 def test_a_base_leaves_a_location_of_ones_own_alone(build: HookBuild, upstream: Path) -> None:
+    build.fake("sleep")
     env = {"DIB_GITREPOBASE": "https://nowhere.invalid", "DIB_REPOLOCATION_my_tool": f"file://{upstream}"}
     get_sources(build, "my-tool git /opt/tool https://elsewhere.invalid/x other", env=env)
     assert (build.target / "opt/tool/f").read_text() == "other\n"
