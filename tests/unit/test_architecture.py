@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": {
         "elements", "recipe", "plan", "sandbox", "store", "packages", "tree", "disk", "boot", "outputs", "read",
     },
-    "read": {"sandbox"},
+    "read": {"sandbox", "disk"},  # checksums of blocks
     "tree": {"disk", "recipe"},
     "disk": {"sandbox", "store", "elements", "tree"},
     "boot": {"disk", "sandbox"},

@@ -115,7 +115,11 @@ def test_the_partitions_of_boot_loaders_have_their_places() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "what"),
-    [("xfs", "its file system is xfs, which is not read yet"), ("LVM", "its volumes are LVM's"), ("LUKS", "encrypted")],
+    [
+        ("f2fs", "its file system is f2fs, which is not read yet"),
+        ("LVM", "its volumes are LVM's"),
+        ("LUKS", "encrypted"),
+    ],
 )
 def test_a_root_that_cannot_be_read_is_named(kind: str, what: str) -> None:
     with pytest.raises(ReadError, match="cannot be read") as caught:

@@ -6,6 +6,19 @@ from collections.abc import Mapping  # noqa: TC003 - dataclass field type
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass field type
 
+_KEPT = ("user.", "security.", "system.posix_acl_")
+_NEVER = ("security.selinux",)  # labels are those of the policy that the new image has
+
+
+def is_kept(name: str) -> bool:
+    """Whether an extended attribute goes with its entry."""
+    return name.startswith(_KEPT) and name not in _NEVER
+
+
+MOST_SPARSE = 16
+"""A file that says it is more than this many times as large as its file system is taken for damaged. Holes make files
+larger than what they lie in (/var/log/lastlog), but in an archive each of their bytes counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

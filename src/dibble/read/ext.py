@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from dibble.errors import ReadError
-from dibble.read.entry import Entry
+from dibble.read.entry import Entry, is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,8 +28,6 @@ _DEVICE = re.compile(rb"^Device major/minor number: (\d+):(\d+)", re.MULTILINE)
 _LINK = re.compile(rb'^Fast link dest: "(.*)"\n*\Z', re.MULTILINE | re.DOTALL)
 _ATTRIBUTES = re.compile(rb"^Extended attributes:\n((?:  .*\n)+)", re.MULTILINE)
 _ATTRIBUTE = re.compile(rb"^  ([^\n]+?) \(\d+\)", re.MULTILINE)
-_KEPT = ("user.", "security.", "system.posix_acl_")
-_NEVER = ("security.selinux",)  # labels are those of the policy that the new image has
 _EPOCH_BITS = 0b11  # of the extra part: two more bits of the seconds; the rest are nanoseconds
 
 
@@ -125,7 +123,7 @@ class ExtReader:
             block = _ATTRIBUTES.search(about)
             for match in _ATTRIBUTE.finditer(block[1]) if block else ():
                 name = os.fsdecode(match[1])
-                if name.startswith(_KEPT) and name not in _NEVER and '"' not in name:
+                if is_kept(name) and '"' not in name:
                     wanted.append((inode, name, self._scratch / f"attribute-{len(wanted)}"))
         self._ask(f'ea_get -f {self._toolbox.path(file)} <{inode}> "{name}"' for inode, name, file in wanted)
         found: dict[int, dict[str, bytes]] = {}

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from dibble.errors import ReadError, ToolFailed
 from dibble.read import vfat
+from dibble.read.btrfs import BtrfsReader
 from dibble.read.ext import ExtReader
 from dibble.read.partitions import FoundPartition, partitions_of
 from dibble.read.roles import Found, roles_of
-from dibble.read.superblocks import VFAT, Content, content_at
+from dibble.read.superblocks import BTRFS, TREES, VFAT, XFS, Content, content_at
+from dibble.read.xfs import XfsReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +49,7 @@ def archive_image(image: Path, archive: Path, toolbox: Toolbox, scratch: Path) -
         size = raw.stat().st_size
         partitions = partitions_of(disk, size)
         whole = content_at(disk, 0)
-        if not partitions or whole.kind == "ext":
+        if not partitions or whole.kind in TREES:
             partitions = (FoundPartition(0, 0, size, ""),)
         found = [(partition, content_at(disk, partition.offset)) for partition in partitions]
     roles = roles_of(found, image.name)
@@ -100,6 +102,10 @@ def _entries(raw: Path, found: Found, toolbox: Toolbox, scratch: Path) -> Iterat
     partition, content = found
     if content.kind == VFAT:
         return vfat.entries(raw, partition.offset, toolbox, scratch)
+    if content.kind == XFS:
+        return XfsReader(raw, partition.offset, partition.size, scratch).entries()
+    if content.kind == BTRFS:
+        return BtrfsReader(raw, partition.offset, partition.size, scratch).entries()
     if not content.needs_recovery:
         return ExtReader(raw, partition.offset, toolbox, scratch).entries()
     alone = raw.with_name(f"partition-{partition.number}.raw")

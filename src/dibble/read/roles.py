@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dibble.errors import ReadError
-from dibble.read.superblocks import EXT, VFAT, Content
+from dibble.read.superblocks import TREES, VFAT, Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +31,7 @@ _UNREAD = {
     "LUKS": "it is encrypted",
     "RAID": "it is part of a RAID",
 }
-_HINT = "give an archive of the tree (tar), or an image whose root file system is ext2, ext3 or ext4"
+_HINT = "give an archive of the tree (tar), or an image whose root file system is ext2, ext3, ext4, xfs or btrfs"
 
 Found = tuple["FoundPartition", Content]
 
@@ -49,7 +49,7 @@ def roles_of(found: Iterable[Found], name: str) -> Mapping[str, Found]:
         if partition.kind in _ESP and content.kind == VFAT:
             roles.setdefault("/boot/efi", one)
         elif partition.kind == _XBOOTLDR or "boot" in (content.label.lower(), partition.name.lower()):
-            if content.kind == EXT:
+            if content.kind in TREES:
                 roles.setdefault("/boot", one)
         elif content.kind not in ("", "swap", VFAT):
             others.append(one)
@@ -57,7 +57,7 @@ def roles_of(found: Iterable[Found], name: str) -> Mapping[str, Found]:
         raise ReadError(f"{name} has no partition with a root file system", hint=_HINT)
     root = max(others, key=_rank)
     kind = root[1].kind
-    if kind != EXT:
+    if kind not in TREES:
         why = _UNREAD.get(kind, f"its file system is {kind}, which is not read yet")
         raise ReadError(f"the root of {name} cannot be read: {why}", hint=_HINT)
     return {"/": root, **roles}

@@ -8,12 +8,15 @@ from typing import IO
 
 EXT = "ext"
 VFAT = "vfat"
+XFS, BTRFS = "xfs", "btrfs"
+TREES = (EXT, XFS, BTRFS)
+"""Those that hold the tree of a system and are read."""
 _HEAD = 0x10400
 
 # Offset, mark, name. Sources: Linux fs/*/ and include/uapi/linux/magic.h; cryptsetup and LVM2 for theirs.
 _MARKS = (
-    (0, b"XFSB", "xfs"),
-    (0x10040, b"_BHRfS_M", "btrfs"),
+    (0, b"XFSB", XFS),
+    (0x10040, b"_BHRfS_M", BTRFS),
     (0x400, b"\x10\x20\xf5\xf2", "f2fs"),
     (0x400, b"\xe2\xe1\xf5\xe0", "erofs"),
     (0, b"hsqs", "squashfs"),
@@ -22,6 +25,7 @@ _MARKS = (
     (0x1000, b"\xfc\x4e\x2b\xa9", "RAID"),
     (0xFF6, b"SWAPSPACE2", "swap"),
 )
+_LABELS = {XFS: (108, 120), BTRFS: (0x1012B, 0x1022B)}
 _EXT_AT = 0x400
 _EXT_MAGIC = b"\x53\xef"
 _EXT_RECOVER = 0x4  # INCOMPAT_RECOVER: the journal holds what is not in its place yet
@@ -39,7 +43,7 @@ class Content:
 def content_at(disk: IO[bytes], offset: int) -> Content:
     """What begins at an offset (bytes) of a disk."""
     disk.seek(offset)
-    head = disk.read(_HEAD + 0x100)
+    head = disk.read(_HEAD)
     superblock = head[_EXT_AT:]
     if superblock[56:58] == _EXT_MAGIC:
         label = superblock[120:136].partition(b"\0")[0].decode("utf-8", "replace")
@@ -47,8 +51,8 @@ def content_at(disk: IO[bytes], offset: int) -> Content:
         return Content(EXT, label, bool(incompatible & _EXT_RECOVER))
     for at, mark, name in _MARKS:
         if head[at : at + len(mark)] == mark:
-            label = head[108:120].partition(b"\0")[0].decode("utf-8", "replace") if name == "xfs" else ""
-            return Content(name, label)
+            begin, end = _LABELS.get(name, (0, 0))
+            return Content(name, head[begin:end].partition(b"\0")[0].decode("utf-8", "replace"))
     for at, label_at in ((54, 43), (82, 71)):  # FAT12 and FAT16, FAT32
         if head[at : at + 3] == b"FAT" and head[510:512] == b"\x55\xaa":
             return Content(VFAT, head[label_at : label_at + 11].decode("ascii", "replace").strip())
