@@ -180,6 +180,14 @@ def test_an_empty_root_is_told(person: Person, place: Path) -> None:
     assert "left the root tree empty" in said
 
 
+def test_a_root_without_the_places_of_the_system_is_told(person: Person, place: Path) -> None:
+    script = "#!/bin/bash\nmkdir -p $TARGET_ROOT/{etc,dev}\n"
+    element(place, person, "bare", element_provides="operating-system\n", root_D_d__10_bare=script)
+    said = fails(person, place, "-n", "bare", status=1)
+    assert "made no /proc, no /sys in the root tree" in said
+    assert "mkdir -p $TARGET_ROOT/proc $TARGET_ROOT/sys" in said
+
+
 def test_a_directory_that_does_not_exist_is_told_before_the_build(person: Person, place: Path) -> None:
     said = fails(person, place, "-o", "no/such/image", "debian-minimal", status=1)
     assert "mkdir -p" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,8 @@ from tests.unit.element_trees import make_element
 from dibble.elements.check import check
 from dibble.elements.hooks import merge
 from dibble.errors import ElementError
+from dibble.plan.manifest import manifest_of
+from dibble.sandbox.process import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +55,10 @@ SCRIPT = "#!/bin/bash\necho\n"
         ("svc-map", "a: b: c\n", 1, "not YAML"),
         ("source-repository-x", "# one\nx git /opt/x\n", 2, "NAME TYPE DESTINATION LOCATION"),
         ("source-repository-x", "x git opt/x http://x/ main\n", 1, "does not begin with /"),
+        ("source-repository-x", "# one\nx git /opt/x http://x/\r\n", 2, "CR LF"),
         ("environment.d/10-x", "export A=1\nexport B=2\r\n", 2, "CR LF"),
+        ("init.d/10-x", "echo\r\n", 1, "CR LF"),
+        ("binary-deps.d/x", "bash\n\ncat\r\n", 3, "CR LF"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, name: str, text: str, line: int, told: str) -> None:
@@ -85,13 +91,24 @@ def test_two_elements_that_map_one_service_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["#!/bin/bash\r\necho\r\n", "echo\r\n"])
-def test_a_script_with_foreign_line_ends_is_refused(tmp_path: Path, text: str) -> None:
-    element = make_element(tmp_path, "web", scripts=["install.d/10-x"])
-    (element.path / "install.d/10-x").write_bytes(text.encode())
+@pytest.mark.parametrize("name", ["install.d/10-x", "install.d/web-source-install/10-x", "bin/x"])
+def test_a_script_with_foreign_line_ends_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    element = make_element(tmp_path, "web", scripts=[name])
+    (element.path / name).write_bytes(text.encode())
     error = refused(element)
     assert "CR LF" in error.message
     assert "sed -i" in error.hint
     assert error.where.line == 1
+
+
+def test_a_mark_in_front_of_the_interpreter_line_is_refused(tmp_path: Path) -> None:
+    element = make_element(tmp_path, "web", scripts=["install.d/10-x"])
+    (element.path / "install.d/10-x").write_bytes(b"\xef\xbb\xbf" + SCRIPT.encode())
+    error = refused(element)
+    assert "byte order mark" in error.message
+    assert error.where.line == 1
+    run(["bash", "-c", error.hint], env=dict(os.environ))
+    assert (element.path / "install.d/10-x").read_text() == SCRIPT
 
 
 def test_a_link_out_of_the_element_is_refused(tmp_path: Path) -> None:
@@ -111,6 +128,34 @@ def test_a_link_within_the_merged_tree_is_in_order(tmp_path: Path) -> None:
     (element.path / "install.d/20-y").symlink_to("x-source-install/20-y")
     (element.path / "install.d/30-x").symlink_to("../bin/x")
     assert warnings_of(other, element) == []
+
+
+@pytest.mark.parametrize("goals", [("10-x",), ("11-x", "10-x")])
+def test_links_in_a_circle_are_warned_of(tmp_path: Path, goals: tuple[str, ...]) -> None:
+    element = make_element(tmp_path, "web", {"install.d/data": ""})
+    for number, goal in enumerate(goals, start=10):
+        (element.path / f"install.d/{number}-x").symlink_to(goal)
+    notes = warnings_of(element)
+    assert len(notes) == len(goals)
+    assert "10-x, element web: the link leads to" in notes[0]
+    assert "in a circle" in notes[0]
+    manifest_of(merge([element]), {})
+
+
+def test_a_package_that_stands_twice_is_warned_of(tmp_path: Path) -> None:
+    text = "vim:\ngit:\nvim:\n  phase: pre-install.d\n"
+    (note,) = warnings_of(make_element(tmp_path, "web", {"package-installs.yaml": text}))
+    assert 'package-installs.yaml:3, element web: "vim" stands there twice' in note
+
+
+def test_merged_keys_may_be_written_again(tmp_path: Path) -> None:
+    text = "vim: &a\n  phase: pre-install.d\ngit:\n  <<: *a\n  phase: install.d\n"
+    assert warnings_of(make_element(tmp_path, "web", {"package-installs.yaml": text})) == []
+
+
+def test_a_source_of_an_unknown_type_is_warned_of(tmp_path: Path) -> None:
+    (note,) = warnings_of(make_element(tmp_path, "web", {"source-repository-x": "\nx svn /opt/x http://x/\n"}))
+    assert 'source-repository-x:2, element web: x is of the type "svn"' in note
 
 
 def test_what_does_not_run_is_warned_of(tmp_path: Path) -> None:

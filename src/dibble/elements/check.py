@@ -23,28 +23,41 @@ if TYPE_CHECKING:
     from dibble.elements.model import Element, HookFile, HookTree
 
 _LOOKS_LIKE_A_HOOK = re.compile(r"[0-9]+-")
+_INSTALL_TYPE = re.compile(r"[^/]+-install/[^/]+")
+"""Scripts of a kind of installation, which are linked beside their directory when it is chosen (contract.md 3.7)."""
 _HEAD = 512  # bytes; an interpreter line is at most 256 long (BINPRM_BUF_SIZE, linux/binfmts.h)
+_MARK = b"\xef\xbb\xbf"  # U+FEFF in UTF-8, which some editors of other systems put in front of a text
+_READ_BY_BASH = ("environment.d", "init.d", "binary-deps.d", "dracut-drivers.d")
+"""Directories whose files are sourced, joined to a script, or split into words."""
 
 
 def check(elements: Sequence[Element], tree: HookTree) -> tuple[Note, ...]:
     """Warnings about these elements and their merged hook tree. Raises ElementError for the first real mistake."""
     notes: list[Note] = []
     for element in elements:
-        package_installs.check(element)
+        notes += package_installs.check(element)
         notes += pkg_map.check(element)
-        source_repositories.check(element)
+        notes += source_repositories.check(element)
     svc_map.merged_services(elements, "")
     for name, file in tree.files.items():
-        top, slash, base = name.partition("/")
-        if not slash or "/" in base:
-            continue
-        if top in BY_DIRECTORY or top in ("bin", "environment.d"):
-            notes += _check_link(tree, file) if file.path.is_symlink() else ()
-        if top == "environment.d":
-            _check_sourced(file)
-        elif top in BY_DIRECTORY:
-            notes += _check_script(file, base)
+        top, _, base = name.partition("/")
+        if "/" in base:
+            if top == "install.d" and _INSTALL_TYPE.fullmatch(base):
+                notes += _check_script(file, base.rpartition("/")[2])
+        elif base:
+            notes += _check_file(tree, file, top, base)
     return tuple(notes)
+
+
+def _check_file(tree: HookTree, file: HookFile, top: str, base: str) -> Iterator[Note]:
+    """A file right inside a directory."""
+    runs = top in BY_DIRECTORY or top == "bin"
+    if (runs or top == "environment.d") and file.path.is_symlink():
+        yield from _check_link(tree, file)
+    if runs:
+        yield from _check_script(file, base)
+    elif top in _READ_BY_BASH:
+        _check_sourced(file)
 
 
 def _warning(file: HookFile, message: str) -> Note:
@@ -56,6 +69,8 @@ def _check_link(tree: HookTree, link: HookFile) -> Iterator[Note]:
     goal = os.readlink(link.path)  # noqa: PTH115 - the text, not a path of ours
     inside = os.path.normpath(os.path.join(os.path.dirname(link.name), goal))  # noqa: PTH118, PTH120
     if inside in tree.files or inside in tree.directories:
+        if _leads_to_itself(tree, inside):
+            yield _warning(link, f"the link leads to {goal}, and from there round in a circle: nothing is run")
         return
     if link.path.is_file():
         raise ElementError(
@@ -64,6 +79,18 @@ def _check_link(tree: HookTree, link: HookFile) -> Iterator[Note]:
             where=Where(file=link.path, element=link.element),
         )
     yield _warning(link, f"the link leads to {goal}, which is not in the element: nothing is run")
+
+
+def _leads_to_itself(tree: HookTree, name: str) -> bool:
+    """Whether links of the merged tree, followed from `name`, come to no end."""
+    passed = set[str]()
+    while name in tree.files and tree.files[name].path.is_symlink():
+        if name in passed:
+            return True
+        passed.add(name)
+        goal = os.readlink(tree.files[name].path)  # noqa: PTH115
+        name = os.path.normpath(os.path.join(os.path.dirname(name), goal))  # noqa: PTH118, PTH120
+    return False
 
 
 def _check_script(file: HookFile, base: str) -> Iterator[Note]:
@@ -82,6 +109,12 @@ def _check_script(file: HookFile, base: str) -> Iterator[Note]:
             yield _warning(file, f"{file.name} does not run: a script's name has letters, digits, - and _ only")
     elif is_script and first.endswith(b"\r"):
         raise _line_ends(file, 1)
+    elif head.startswith(_MARK + b"#!"):
+        raise ElementError(
+            f"{file.name} begins with a byte order mark, which hides its interpreter line",
+            hint=f"sed -i '1s/^\\xef\\xbb\\xbf//' {file.path}",
+            where=Where(file=file.path, line=1, element=file.element),
+        )
     elif not is_script and not head.startswith(b"\x7fELF"):
         if first.endswith(b"\r"):
             raise _line_ends(file, 1)

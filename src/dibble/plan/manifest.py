@@ -55,7 +55,7 @@ def fingerprint(path: Path, goal: Path | None = None) -> str:
         goal = goal or (path if path.is_file() else None)
         try:
             mark = fingerprint(goal.resolve(strict=True)) if goal else "-"
-        except OSError:
+        except (OSError, RuntimeError):  # until Python 3.12, links in a circle are the latter
             mark = "-"
         return f"{mark[0]}link:{os.readlink(path)}:{mark}"  # noqa: PTH115
     mark = "x" if status.st_mode & 0o111 else "-"

@@ -51,6 +51,8 @@ TRACE_FACT = "opened"
 LOST = frozenset({"lost+found"})
 INSTALL_PACKAGES = "/usr/local/bin/install-packages"
 """Where install-bin puts an operating system's own command (contract.md 4.2)."""
+NEEDED = ("etc", "proc", "dev", "sys")
+"""Directories of the target that files and file systems of the build are put into (contract.md 2.9)."""
 
 
 class Executor:
@@ -302,6 +304,12 @@ class Executor:
             raise DibbleError(
                 "the root.d scripts left the root tree empty",
                 hint="is an operating-system element among the elements, such as debian-minimal?",
+            )
+        missing = [name for name in NEEDED if not (self.workspace.target / name).is_dir()]
+        if missing:
+            raise DibbleError(
+                f"the root.d scripts made no /{', no /'.join(missing)} in the root tree, which every phase needs",
+                hint=f"in root.d: mkdir -p {' '.join(f'$TARGET_ROOT/{name}' for name in missing)}",
             )
 
     def _put_packages_below(self, transaction: Transaction, merge: Callable[[Path], None]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dibble.errors import ElementError, Where
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -34,10 +35,11 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A map, in the order of the file. A key that stands twice counts where it stands last."""
+    """A map, in the order of the file. A key that stands twice counts where it stands last, and is `repeated` there."""
 
     entries: tuple[tuple[Scalar, Value], ...]
     line: int | None = None
+    repeated: tuple[Scalar, ...] = ()
 
 
 Value = Scalar | Items | Table
@@ -63,6 +65,17 @@ class Document:
         if isinstance(value, Scalar) and value.null:
             return Table((), value.line)
         self.fail(f"{what} is not a map", value)
+
+    def repeated(self) -> Iterator[Scalar]:
+        """Keys that stand twice in one map, wherever that is in the document."""
+        waiting = [self.root]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, Table):
+                yield from value.repeated
+                waiting += [below for _, below in value.entries]
+            elif isinstance(value, Items):
+                waiting += value.values
 
     def text(self, value: Value, what: str) -> str:
         """`value` as text; else an error that says what it should be."""
@@ -155,6 +168,8 @@ def _value_of(node: Any, above: tuple[int, ...], done: dict[int, Value]) -> Valu
     value: Value
     if isinstance(node, MappingNode):
         entries: dict[str, tuple[Scalar, Value]] = {}
+        written = set[str]()
+        repeated: list[Scalar] = []
         for key, content in node.value:
             name = _value_of(key, below, done)
             found = _value_of(content, below, done)
@@ -164,10 +179,13 @@ def _value_of(node: Any, above: tuple[int, ...], done: dict[int, Value]) -> Valu
                     for entry in table.entries if isinstance(table, Table) else ():
                         entries.setdefault(entry[0].text, entry)
             elif isinstance(name, Scalar):
+                if name.text in written:
+                    repeated.append(name)
+                written.add(name.text)
                 entries[name.text] = (name, found)
             else:
                 raise ComposerError(problem="a key is not a single word", problem_mark=key.start_mark)
-        value = Table(tuple(entries.values()), line)
+        value = Table(tuple(entries.values()), line, tuple(repeated))
     elif isinstance(node, SequenceNode):
         value = Items(tuple(_value_of(item, below, done) for item in node.value), line)
     else:

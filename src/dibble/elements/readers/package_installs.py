@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dibble.elements.readers.documents import Document, Items, Scalar, Table, Value, read_document, read_json
+from dibble.events import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,11 +78,18 @@ def squash(elements: Sequence[Element], environment: Mapping[str, str], arch: st
     return squashed
 
 
-def check(element: Element) -> None:
-    """Raise ElementError, with file and line, for what is wrong in an element's files whatever the variables say."""
+def check(element: Element) -> tuple[Note, ...]:
+    """Warnings about an element's files. Raises ElementError, with file and line, for what is wrong whatever the
+    variables say."""
     for document, package, fields in _wishes(element):
         _entry(document, package, fields)
         _check_conditions(document, fields)
+    notes = []
+    for document in _documents(element):
+        for name in document.repeated():
+            text = f'"{name.text}" stands there twice, and what is said first of it does not count'
+            notes.append(Note(text=f"{document.file}:{name.line}, element {element.name}: {text}", level="warning"))
+    return tuple(notes)
 
 
 def _entries_of(element: Element, environment: Mapping[str, str], arch: str) -> list[_Entry]:
@@ -96,14 +104,17 @@ def _entries_of(element: Element, environment: Mapping[str, str], arch: str) -> 
 
 def _wishes(element: Element) -> Iterator[tuple[Document, str, dict[str, Value]]]:
     """Every map of an element's files, with its package."""
-    for name in FILES:
-        file = element.path / name
-        if not file.exists():
-            continue
-        document = read_document(file, element.name)
+    for document in _documents(element):
         for package, value in document.table(document.root, "the file").entries:
             for item in value.values if isinstance(value, Items) else (value,):
                 yield document, package.text, _fields(document, package, item)
+
+
+def _documents(element: Element) -> Iterator[Document]:
+    for name in FILES:
+        file = element.path / name
+        if file.exists():
+            yield read_document(file, element.name)
 
 
 def _fields(document: Document, package: Scalar, value: Value) -> dict[str, Value]:
