@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import json
-from typing import Any
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests import ramdisks
 
 from dibble.sandbox.tools import host_arch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = [
     pytest.mark.boot,
@@ -55,6 +61,45 @@ def test_the_pieces_of_init_run_and_the_memory_is_tested(name: str, debian_packa
     assert "ERROR" not in said
     # It switched itself off, while we waited for what does not come.
     assert result["error"]["message"].startswith("the guest ended"), said[-3000:]
+
+
+def test_the_machine_is_told_to_a_server(debian_packages: None) -> None:
+    """QEMU's own network shows the address 127.0.0.1 of the machine that tests as 10.0.2.2."""
+    posted: list[bytes] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(self.rfile.read(int(self.headers["Content-Length"])))
+            # The first time the server is not ready.
+            self.send_response(503 if len(posted) == 1 else 200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://10.0.2.2:{server.server_port}/"
+        result, said = boot("busybox", "--append", f"HW_DISCOVERY_URL={address} panic=1")
+        server.shutdown()
+    assert f"hwdiscovery: told {address}" in said, said[-3000:]
+    assert "network: " in said, "by DHCP"
+    assert "probe: runs after" not in said, "it restarts before the pieces that follow"
+    assert result["error"]["message"].startswith("the guest ended"), said[-3000:]
+    assert len(posted) == 2
+    machine = json.loads(base64.b64decode(posted[1], validate=True))
+    assert (machine["class"], machine["vendor"]) == ("system", "QEMU")
+    (memory,) = [one for one in parts(machine) if one["id"] == "memory"]
+    assert memory["size"] == 1 << 30
+    (card,) = [one for one in parts(machine) if one.get("logicalname") == "eth0"]
+    assert (card["serial"], card["configuration"]["ip"]) == ("52:54:00:12:34:56", "10.0.2.15")  # QEMU's own address
+
+
+def parts(machine: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What lshw lists below a node, and that itself."""
+    yield machine
+    for below in machine.get("children", []):
+        yield from parts(below)
 
 
 def test_a_kernel_starts_without_an_initial_ramdisk_and_gets_its_command_line(debian_packages: None) -> None:
