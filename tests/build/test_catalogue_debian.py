@@ -421,13 +421,14 @@ def posix(ourselves: Person, machine: Image) -> Image:
     elements = SmallElements(person, person.directory("catalogue-posix"))
     archive = elements.place / "machine.docker"
     shutil.move(machine.directory / "machine.docker", archive)
-    words = "cloud-init cloud-init-disable-resizefs cloud-init-nocloud docker dpkg modprobe posix"
+    words = "cloud-init cloud-init-disable-resizefs cloud-init-nocloud docker dpkg lean-container modprobe posix"
     return build(
         elements,
         "posix",
         *words.split(),
         DISTRO_NAME="debian",
         DIB_RELEASE="stable",
+        DIB_LEAN_KEEP="locales",
         DIB_LOCAL_IMAGE=str(archive),
     )
 
@@ -442,6 +443,19 @@ def test_an_image_of_a_container_archive_is_built_on(posix: Image, machine: Imag
 def test_posix_brings_the_utilities(posix: Image) -> None:
     for command in ("at", "bc", "crontab", "ed", "m4", "make", "man", "pax", "patch", "time", "uuencode", "vi", "gcc"):
         assert f"usr/bin/{command}" in posix.modes, command
+
+
+def test_a_lean_container_has_no_kernel_and_of_the_documentation_the_licences(posix: Image, machine: Image) -> None:
+    assert [path for path in machine.modes if path.startswith("boot/vmlinuz-")] != []
+    assert [path for path in posix.modes if path.startswith(("boot/vmlinuz-", "boot/initrd", "vmlinuz"))] == []
+    assert [path for path in posix.modes if path.startswith(("usr/lib/modules/", "usr/lib/firmware/"))] == []
+    assert [path for path in posix.modes if path.startswith(("usr/share/man/", "usr/share/info/"))] == []
+    assert {path.rpartition("/")[2] for path in posix.text if path.startswith("usr/share/doc/")} == {"copyright"}
+    assert [path for path in posix.modes if path.startswith("var/lib/apt/lists/")] == []
+    kept = posix.lines("etc/dpkg/dpkg.cfg.d/lean-container")
+    assert "path-exclude=/usr/share/man/*" in kept
+    assert [line for line in kept if "locale" in line] == [], "which DIB_LEAN_KEEP names"
+    assert [path for path in posix.modes if path.endswith("/LC_MESSAGES/cpio.mo")] != []
 
 
 def test_cloud_init_without_a_cloud_has_a_seed_and_grows_nothing(posix: Image) -> None:
