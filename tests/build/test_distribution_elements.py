@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
+from dissect.volume import lvm as dissect_lvm
+from dissect.volume.disk import Disk as DissectDisk
 from tests.build.small_elements import BASE, SmallElements
 
 from dibble.packages.debian_sources import host_mirrors
@@ -47,6 +49,22 @@ def test_a_disk_with_large_sectors_boots_from_volumes_as_the_initramfs_has_lvm(o
         assert "dm-thin-pool" in text_of(archive, "./etc/initramfs-tools/modules").split()
         assert "lvm" in text_of(archive, "./etc/default/grub.d/60-lvm.cfg")
         assert b"usr/sbin/lvm" in initramfs_of(archive)
+
+
+def test_a_disk_of_volumes_has_what_the_firmware_reads_beside_them(ordinary_user: Person) -> None:
+    small = SmallElements(ordinary_user, ordinary_user.directory("distribution-elements-volumes"))
+    small.script("folders/root.d/20-folders", 'mkdir -p "$TARGET_ROOT"/{boot/efi,home}')
+    words = ("-n", "-t", "raw,tar", "-o", "disk", "small", "folders", "block-device-efi-lvm")
+    small.run("build", *words, DIB_IMAGE_SIZE="41")
+    with tarfile.open(small.place / "disk.tar") as archive:
+        mounts = [line.split()[1:3] for line in text_of(archive, "./etc/fstab").splitlines() if line[:1] not in "#"]
+    assert sorted(mounts) == [["/", "xfs"], ["/boot/efi", "vfat"], ["/home", "xfs"], ["/var", "xfs"]]
+    disk = small.place / "disk.raw"
+    with disk.open("rb") as file:
+        third = next(entry for entry in DissectDisk(file).partitions if entry.number == 3)
+        starts = {volume.name: volume.open().read(4) for volume in dissect_lvm.LVM2([third.open()]).vg.lv}
+    assert starts == dict.fromkeys(("lv_root", "lv_var", "lv_home"), b"XFSB")
+    assert disk.stat().st_blocks * 512 < 1 << 30, "sparse"
 
 
 @pytest.fixture
