@@ -1,4 +1,4 @@
-"""Root on xfs and on btrfs with subvolumes; and a kernel finds in every file system what was written into it."""
+"""Root on xfs, btrfs with subvolumes, LVM on RAID; and a kernel finds in every file system what was written into it."""
 
 from __future__ import annotations
 
@@ -64,6 +64,20 @@ BTRFS_ROOT = """
           subvolumes: ["@:/", "@home:/home"]
           mount: {mount_point: /, fstab: {options: "defaults,compress=zstd", fsck-passno: 0}}
 """
+LVM_ON_RAID_ROOT = """
+      - {name: a, type: FD00, size: 1400MiB}
+      - {name: b, type: FD00, size: 1400MiB}
+- raid: {name: array, base: [a, b], level: 1}
+- lvm:
+    name: lvm
+    pvs: [{name: pv, base: array}]
+    vgs: [{name: vg, base: pv}]
+    lvs:
+      - name: root
+        base: vg
+        extents: 100%FREE
+        mkfs: {type: ext4, mount: {mount_point: /, fstab: {options: defaults, fsck-passno: 1}}}
+"""
 STATE = {
     "state": "systemctl is-system-running --wait",
     "failed": "systemctl --failed --no-legend --plain",
@@ -72,11 +86,11 @@ STATE = {
 }
 
 
-def built(person: Person, name: str, layout: str, *, torture: bool = False) -> Path:
+def built(person: Person, name: str, layout: str, *more: str, torture: bool = False) -> Path:
     directory = person.directory(f"boot-{name}")
     (directory / "layout.yaml").write_text(layout)
     (directory / "elements").mkdir()
-    elements = ["debian-minimal", "vm", "devuser", "openssh-server", "growroot"]
+    elements = ["debian-minimal", "vm", "devuser", "openssh-server", "growroot", *more]
     if torture:
         element = directory / "elements" / "torture"
         (element / "post-install.d").mkdir(parents=True)
@@ -144,4 +158,30 @@ def test_root_in_a_subvolume_of_btrfs(debian_packages: None) -> None:
     assert [line.split()[-1] for line in printed["volumes"].splitlines()] == ["@", "@home"]
     assert "rootflags=subvol=@" in printed["flags"]
     assert int(printed["root size"]) > ROOT_MIB << 20, "the root file system has grown"
+    assert (printed["failed"], printed["state"]) == ("", "running")
+
+
+def test_root_on_a_logical_volume_on_a_mirror(debian_packages: None) -> None:
+    person = ourselves()
+    image = built(person, "lvm-on-raid", HEAD + LVM_ON_RAID_ROOT, "lvm", "mdadm")
+    check = "sudo mdadm --action=check /dev/md/array && sudo mdadm --wait /dev/md/array"
+    commands = {
+        **STATE,
+        "source": "findmnt --noheadings --output SOURCE /",
+        "array": "sudo mdadm --detail --export /dev/md/array",
+        "array's state": "sudo mdadm --detail /dev/md/array | grep 'State :'",
+        "differing": f"{check}; cat /sys/block/md*/md/mismatch_cnt",
+        "group": "sudo vgck vg && sudo vgs --noheadings --options pv_name vg",
+        "arrays": "grep '^ARRAY' /etc/mdadm/mdadm.conf",
+        "in initramfs": "sudo lsinitramfs /boot/initrd.img-* | grep -x etc/mdadm/mdadm.conf",
+    }
+    _, printed = boot(person, image, "devuser", commands, "--firmware", "bios")
+    assert printed["root"].split() == ["ext4", "/"]
+    assert printed["source"] == "/dev/mapper/vg-root"
+    assert "MD_LEVEL=raid1" in printed["array"].split()
+    assert printed["array's state"].split() == ["State", ":", "clean"]
+    assert printed["differing"] == "0", "both halves are the same"
+    assert printed["group"].strip().startswith("/dev/md")
+    assert printed["arrays"].startswith("ARRAY /dev/md/array metadata=1.2 UUID=")
+    assert printed["in initramfs"], "the initramfs knows the array"
     assert (printed["failed"], printed["state"]) == ("", "running")

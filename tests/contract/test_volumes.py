@@ -15,6 +15,7 @@ from tests.inside import with_tools
 from dibble.disk.graph import parse
 from dibble.disk.layout import layout_of
 from dibble.disk.model import ContentSize, Defaults, Disk
+from dibble.disk.system_files import system_files
 from dibble.disk.volumes.base import Region
 from dibble.disk.volumes.sparse import copy
 from dibble.disk.write import write_disk
@@ -192,6 +193,7 @@ def test_mdadm_and_an_independent_reader_find_the_array(
         size = disk.layout.extents["array"].size
         assert size == mib * MIB
         parts = [cut(disk, member) for member in names]
+        (line,) = system_files(disk.layout.graph).lines["mdadm.conf"]
         for number, path in enumerate(parts):
             said = toolbox.run(["mdadm", "--examine", toolbox.path(path)]).output
             facts = dict(line.strip().split(" : ", 1) for line in said.splitlines() if " : " in line)
@@ -201,6 +203,8 @@ def test_mdadm_and_an_independent_reader_find_the_array(
             assert facts["Checksum"].endswith("correct")
             assert facts["Device Role"] == f"Active device {number}"
             assert facts["Array State"].startswith("A" * len(names) + " ")
+            told = toolbox.run(["mdadm", "--examine", "--brief", toolbox.path(path)]).output
+            assert set(line.split()) <= set(told.split()), "mdadm.conf names this very array"
             if name != "raid0":
                 assert int(facts["Array Size"].split()[0]) * 1024 == size
         files = [path.open("rb") for path in parts]

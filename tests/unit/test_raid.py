@@ -74,6 +74,7 @@ def test_every_byte_has_as_many_places_as_there_are_copies(made: Array, member: 
         ("{name: r, base: [a, mkfs_root], level: 1}", "which is a mkfs and no"),
         ("{name: r, base: [a, b], level: 1, chunk: 64KiB}", "has a chunk, but nothing is striped"),
         ("{name: r, base: [a, b], level: 0, chunk: 5KiB}", "has a chunk of 5 KiB"),
+        ("{name: 'r,s', base: [a, b], level: 1}", "has a name that a RAID does not take"),
         (f"{{name: {'r' * 33}, base: [a, b], level: 1}}", "has a name that a RAID does not take"),
     ],
 )

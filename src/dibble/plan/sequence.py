@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A piece of the engine's own work. `only_if` names what must be pending for it to be done at all."""
+    """A piece of the engine's own work. `only_if` names what must be pending for it to be done at all; with `only_set`
+    it is done only where it has settings."""
 
     name: str
     only_if: str = ""
+    only_set: bool = False
 
 
 SEQUENCE: tuple[str | Engine, ...] = (
@@ -30,6 +32,7 @@ SEQUENCE: tuple[str | Engine, ...] = (
     "pre-install.d",
     "install.d",
     Engine(PACKAGES, only_if="packages"),
+    Engine("volumes", only_set=True),
     Engine("initramfs", only_if="initramfs"),
     "post-install.d",
     Engine("initramfs-again", only_if="initramfs"),
@@ -52,6 +55,8 @@ def steps_of(
     """
     if isinstance(item, Engine):
         if item.only_if and item.only_if not in pending:
+            return []
+        if item.only_set and not settings.get(item.name):
             return []
         return [Step(f"engine/{item.name}", item.name, "engine", settings=dict(settings.get(item.name, {})))]
     where = BY_DIRECTORY[item].where

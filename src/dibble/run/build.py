@@ -326,5 +326,6 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
         late=plan.late,
         base=base,
         fstab=plan.fstab,
+        system_files=plan.system_files,
         epoch=plan.epoch,
     )

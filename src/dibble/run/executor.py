@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dibble.elements.phases import BY_DIRECTORY, READ_BY_NAME
 from dibble.errors import DibbleError, HookFailed, HostError, StoreError, Where
 from dibble.events import OutputLine, StepFinished, StepStarted
+from dibble.packages.apt_sources import resolve_inside
 from dibble.plan.explain import different
 from dibble.plan.key import shown_parts
 from dibble.plan.manifest import digest, environment_files
@@ -36,6 +37,7 @@ from dibble.store.places import remove_tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from dibble.disk.system_files import SystemFiles
     from dibble.elements.model import ElementSet
     from dibble.events import Events
     from dibble.packages.apt import Apt
@@ -58,7 +60,8 @@ NEEDED = ("etc", "proc", "dev", "sys")
 class Executor:
     """Runs steps for one build.
 
-    `base` is the lowest directory of the overlay: the merged hooks and an empty `mnt`. `fstab` is the text to write.
+    `base` is the lowest directory of the overlay: the merged hooks and an empty `mnt`. `fstab` is the text to write,
+    `system_files` what else the disk needs in the tree.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Executor:
         late: Mapping[str, str],
         base: Path,
         fstab: str,
+        system_files: SystemFiles,
         epoch: int,
     ) -> None:
         from dibble.run.control import ControlChannel
@@ -87,6 +91,7 @@ class Executor:
         self._events = events
         self._base = base
         self._fstab = fstab
+        self._system_files = system_files
         self._epoch = epoch
         self._refresh = Refresh(request.refresh)
         self._elements_of = {name: hook.element for name, hook in element_set.hooks.files.items()}
@@ -111,6 +116,7 @@ class Executor:
         self._work: dict[str, Callable[[State], None]] = {
             "resolv-conf": lambda _: set_resolv_conf_aside(workspace.target),
             PACKAGES: self._extra_packages,
+            "volumes": lambda _: self._write_system_files(),
             "initramfs": lambda _: self._initramfs(),
             "initramfs-again": lambda _: self._initramfs(),
             "fstab": lambda _: self._write_fstab(),
@@ -432,6 +438,23 @@ class Executor:
             path.chmod(0o644)
         except OSError as error:
             raise HostError(f"cannot write the target's /etc/fstab: {error.strerror}") from error
+
+    def _write_system_files(self) -> None:
+        from dibble.disk.system_files import path_in, with_lines
+
+        root = self.workspace.target
+        for program, element in self._system_files.missing_from(root).items():
+            self._events.note(
+                f"the disk needs {program} in the image, which is not there: add the element {element}", "warning"
+            )
+        for name, lines in self._system_files.lines.items():
+            shown = path_in(root, name)
+            path = resolve_inside(root, shown)
+            try:
+                path.write_text(with_lines(name, path.read_text() if path.exists() else None, lines))
+                path.chmod(0o644)
+            except OSError as error:
+                raise HostError(f"cannot write the target's {shown}: {error.strerror}") from error
 
     def _finish(self) -> None:
         self.workspace.unmount_target()

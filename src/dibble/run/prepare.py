@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dibble.disk.model import Defaults, Graph
+    from dibble.disk.system_files import SystemFiles
     from dibble.elements.model import ElementSet
     from dibble.events import Events
     from dibble.plan.manifest import Manifest
@@ -55,6 +56,7 @@ class Build:
     graph: Graph
     defaults: Defaults
     fstab: str
+    system_files: SystemFiles
     environment: Mapping[str, str]
     late: Mapping[str, str]
     sources: Mapping[str, Path]
@@ -78,7 +80,11 @@ class Build:
             environment=self.environment,
             late=self.late,
             constants={"arch": request.arch, "tools": self.tools_identity, "epoch": str(self.epoch)},
-            settings={"packages": {"packages": " ".join(request.packages)}, "fstab": {"text": self.fstab}},
+            settings={
+                "packages": {"packages": " ".join(request.packages)},
+                "volumes": self.system_files.settings(),
+                "fstab": {"text": self.fstab},
+            },
             sources=self.sources,
             element_files=self.element_files,
             still_valid=self.are_current,
@@ -149,6 +155,7 @@ def prepare(request: Request, events: Events) -> Build:
     from dibble.disk.fstab import fstab_text, getval
     from dibble.disk.graph import parse, tool_groups
     from dibble.disk.model import Defaults
+    from dibble.disk.system_files import system_files
     from dibble.elements.readers.block_device import VARIABLE, choose_block_device
     from dibble.packages.debian_sources import host_mirrors
 
@@ -217,6 +224,7 @@ def prepare(request: Request, events: Events) -> Build:
         graph=graph,
         defaults=defaults,
         fstab=fstab_text(graph),
+        system_files=system_files(graph),
         environment=environment,
         late={**_device_names(graph), **_size_in_kib(request)},
         sources={**sources, **own},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from uuid import uuid5
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from dibble.disk.nodes.base import Context, Entry
 
 _MOST = 128
+_NAME = re.compile(rf"(?!-)[a-zA-Z0-9._-]{{1,{NAME_BYTES}}}")
+"""mdadm(8), --name: POSIX's portable file names; mdadm 4.3 and later refuses a configuration with any other."""
 
 
 class Raid:
@@ -29,8 +32,8 @@ class Raid:
         if not LEVELS[level] <= len(bases) <= _MOST:
             reason = f"of level {level} has {len(bases)} members"
             entry.refuse(reason, f'write from {LEVELS[level]} to {_MOST} devices as "base: [DEVICE, DEVICE]"', "base")
-        if len(entry.name.encode()) > NAME_BYTES or not entry.name.isprintable() or set(entry.name) & set(" /"):
-            hint = f"use at most {NAME_BYTES} characters, no blank and no slash"
+        if not _NAME.fullmatch(entry.name):
+            hint = f"use at most {NAME_BYTES} letters, digits, and . _ -, no hyphen first"
             entry.refuse("has a name that a RAID does not take", hint, "name")
         return Array(
             entry.name,

@@ -53,6 +53,17 @@ class VolumePlace:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class System:
+    """What the running system needs to find a volume's devices: `program`, which `element` puts into an image, and a
+    line for a file (`dibble.disk.system_files`), or neither file nor line."""
+
+    program: str
+    element: str
+    file: str = ""
+    line: str = ""
+
+
 class Volume(Protocol):
     """The value of a volume node: a frozen value whose repr says all that its bytes depend on."""
 
@@ -75,6 +86,11 @@ class Volume(Protocol):
     @property
     def grub_modules(self) -> tuple[str, ...] | None:
         """What GRUB needs to read its devices; None where it cannot."""
+        ...
+
+    @property
+    def system(self) -> System | None:
+        """None when a kernel alone finds its devices."""
         ...
 
     def needed(self, wanted: Mapping[str, int], fixed: Mapping[str, int]) -> Mapping[str, int]:

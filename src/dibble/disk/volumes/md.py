@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 from dibble.disk.sizes import human, round_down, round_up
-from dibble.disk.volumes.base import Placed, Spot
+from dibble.disk.volumes.base import Placed, Spot, System
 from dibble.disk.volumes.sparse import scatter, write_into
 from dibble.errors import Where
 
@@ -54,6 +54,14 @@ class Array:
     @property
     def grub_modules(self) -> tuple[str, ...]:
         return ("diskfilter", "mdraid1x")
+
+    @property
+    def system(self) -> System:
+        """A line of mdadm.conf(5); an array without one counts as another machine's and is called md127."""
+        digits = self.uuid.hex
+        identity = ":".join(digits[at : at + 8] for at in range(0, 32, 8))
+        line = f"ARRAY {self.path_of(self.name)} metadata=1.2 UUID={identity}"
+        return System("mdadm", "mdadm", "mdadm.conf", line)
 
     def path_of(self, device: str) -> str:
         return f"/dev/md/{device}"
