@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     short_help="Show what a build would do, without building.",
 )
 @request_options("build")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--dot", "as_dot", is_flag=True, help="Print a graph for Graphviz (dot -Tsvg).")
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option("--dot", "form", flag_value="dot", help="Print a graph for Graphviz (dot -Tsvg).")
+@click.option("--svg", "form", flag_value="svg", help="Print a drawing of the disks and volumes (SVG).")
 @click.option(
     "--resolve/--no-resolve",
     default=True,
@@ -32,24 +33,29 @@ if TYPE_CHECKING:
 )
 @click.option("--all", "show_all", is_flag=True, help="Name every package, and cached steps one by one.")
 @click.argument("words", nargs=-1, metavar="ELEMENT... | FILE.yaml")
-def plan(words: tuple[str, ...], as_json: bool, as_dot: bool, resolve: bool, show_all: bool, **values: Any) -> int:
+def plan(words: tuple[str, ...], form: str | None, resolve: bool, show_all: bool, **values: Any) -> int:
     """Show every step of a build in order: where it runs, its key, whether the cache has it and, if not, why.
 
     With the packages and their sizes, the disk and the outputs. Nothing is built. For several architectures, one plan
     after the other is printed (--json: a list of them).
     """
     requests = requests_of(words, settings_of(values, "build"), os.environ, arguments=own_arguments())
-    plans = [plan_for(request, resolve=resolve) for request in requests]
-    if as_json:
+    plans = [plan_for(request, resolve=resolve and form != "svg") for request in requests]
+    if form == "json":
         from dibble.plan.plan import plan_data
 
         found = [plan_data(made) for made in plans]
         click.echo(json.dumps(found if len(found) > 1 else found[0], indent=2))
-    elif as_dot:
+    elif form == "dot":
         from dibble.cli.plan_dot import dot
 
         for made in plans:
             click.echo(dot(made))
+    elif form == "svg":
+        from dibble.cli.plan_svg import svg
+
+        for made in plans:
+            click.echo(svg(made))
     else:
         from dibble.cli.plan_text import lines
 

@@ -9,11 +9,11 @@ from dibble.cli.display_text import bytes_text, counted, joined, seconds_text
 from dibble.plan.explain import shown_place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from dibble.plan.explain import Reason
-    from dibble.plan.plan import Plan, PlannedDisk, PlannedOutput, PlannedPackage, PlannedStep
+    from dibble.plan.plan import Plan, PlannedDisk, PlannedOutput, PlannedPackage, PlannedPart, PlannedStep
 
 _KEY_SHOWN = 12  # characters of a key, enough to tell two apart
 _PACKAGES_SHOWN = 8
@@ -34,6 +34,10 @@ def lines(plan: Plan, cwd: Path, *, show_all: bool = False) -> Iterator[str]:
     for disk in plan.disks:
         yield ""
         yield from _disk_lines(disk)
+    for volume in plan.volumes:
+        yield ""
+        yield f"{volume.kind} {volume.name} on {', '.join(volume.bases)}"
+        yield from _part_lines(volume.parts)
     yield ""
     for output in plan.outputs:
         yield _output_line(output)
@@ -121,17 +125,20 @@ def _disk_lines(disk: PlannedDisk) -> Iterator[str]:
     size = bytes_text(disk.size) if disk.size else "as its content needs"
     about = ", sizes as in the last build" if disk.estimated and disk.size else ""
     yield f"disk {disk.name}: {size}, {disk.table if disk.table != 'none' else 'no partition table'}{about}"
-    total = sum(part.size or 0 for part in disk.parts)
-    if total and all(part.size for part in disk.parts):
-        cells = [max(3, round(_BAR * (part.size or 0) / total)) for part in disk.parts]
+    yield from _part_lines(disk.parts)
+
+
+def _part_lines(parts: Sequence[PlannedPart]) -> Iterator[str]:
+    """A bar, where all sizes are known, and a line for each."""
+    total = sum(part.size or 0 for part in parts)
+    if total and all(part.size for part in parts):
+        cells = [max(3, round(_BAR * (part.size or 0) / total)) for part in parts]
         yield "  ┌" + "┬".join("─" * width for width in cells) + "┐"
         yield (
-            "  │"
-            + "│".join(part.name[:width].center(width) for part, width in zip(disk.parts, cells, strict=True))
-            + "│"
+            "  │" + "│".join(part.name[:width].center(width) for part, width in zip(parts, cells, strict=True)) + "│"
         )
         yield "  └" + "┴".join("─" * width for width in cells) + "┘"
-    for part in disk.parts:
+    for part in parts:
         at = f"at {bytes_text(part.offset)}" if part.offset is not None else ""
         size = bytes_text(part.size) if part.size else "the rest"
         system = f"{part.filesystem} {part.label}".strip()

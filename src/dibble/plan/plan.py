@@ -90,8 +90,21 @@ class PlannedDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedVolume:
+    """What stands on partitions, disks and other volumes, and gives devices: LVM, a RAID. `kind` is for people."""
+
+    name: str
+    kind: str
+    bases: tuple[str, ...]
+    parts: tuple[PlannedPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """All of it, in the order in which it is done. `output_seconds` is an estimate from earlier builds."""
+    """All of it, in the order in which it is done. `output_seconds` is an estimate from earlier builds.
+
+    Of the volumes, each comes after those that it stands on.
+    """
 
     name: str
     arch: str
@@ -102,6 +115,7 @@ class Plan:
     disks: tuple[PlannedDisk, ...] = ()
     output_seconds: float | None = None
     target: Target | None = None
+    volumes: tuple[PlannedVolume, ...] = ()
 
     @property
     def to_run(self) -> tuple[PlannedStep, ...]:
@@ -146,6 +160,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "environment": asdict(plan.target) if plan.target else None,
         "steps": [_step_data(planned) for planned in plan.steps],
         "disks": [asdict(disk) for disk in plan.disks],
+        "volumes": [asdict(volume) for volume in plan.volumes],
         "outputs": [asdict(output) for output in plan.outputs],
         "steps_to_run": len(plan.to_run),
         "download_bytes": plan.download_bytes,

@@ -14,9 +14,10 @@ from dibble.events import Events
 from dibble.plan.explain import Reason, Sources, different, nearest, reasons
 from dibble.plan.key import shown_parts
 from dibble.plan.manifest import content_of, digest
-from dibble.plan.plan import Plan, PlannedDisk, PlannedOutput, PlannedPackage, PlannedPart, PlannedStep
+from dibble.plan.plan import Plan, PlannedOutput, PlannedPackage, PlannedStep
+from dibble.run.planned_disks import planned_disks
 from dibble.run.state import State
-from dibble.store.facts import BuildLog, Facts
+from dibble.store.facts import BuildLog
 from dibble.store.layers import LayerStore, OutputStore
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def make_plan(build: Build, *, details: bool = False, foreseen: Foreseen | None 
     walk.refresh.check(planned.step for planned in foresight.steps)
     request = build.request
     certain = foresight.first is None
+    disks, volumes = planned_disks(build, state) if details else ((), ())
     plan = Plan(
         name=request.name,
         arch=request.arch,
@@ -65,7 +67,8 @@ def make_plan(build: Build, *, details: bool = False, foreseen: Foreseen | None 
         requested=request.elements,
         steps=tuple(foresight.steps),
         outputs=_outputs(build, state if certain else None),
-        disks=_disks(build, state) if details else (),
+        disks=disks,
+        volumes=volumes,
         output_seconds=_output_seconds(build),
         target=request.target,
     )
@@ -272,53 +275,3 @@ def _output_seconds(build: Build) -> float | None:
                 return float(entry["output_seconds"])
             seen = seen if seen is not None else float(entry["output_seconds"])
     return seen
-
-
-def _disks(build: Build, state: State) -> tuple[PlannedDisk, ...]:
-    """The disks as they will be laid out; sizes that depend on the content follow the last build where need be."""
-    from dibble.disk.layout import layout_of
-    from dibble.disk.model import ContentSize
-    from dibble.registry import load
-
-    if all(load("outputs", name).info.reads == "tree" for name in build.request.outputs):
-        return ()
-    facts = Facts(build.store)
-    exact = facts.get(*build.content_fact(state.tree))
-    known = exact or facts.get(*build.content_fact())
-    fixed = all(image.size or build.defaults.image_size_bytes for image in build.graph.images)
-    layout = None
-    if known:
-        layout = layout_of(build.graph, ContentSize(known["allocated"], known["files"]), build.defaults)
-    elif fixed:
-        layout = layout_of(build.graph, ContentSize({}, {}), build.defaults)
-    graph = build.graph
-    mounts = {mount.base: mount.point for mount in graph.mounts}
-    systems = {filesystem.base: filesystem for filesystem in graph.filesystems}
-    tables = {table.base: table for table in graph.tables}
-    disks = []
-    for image in graph.images:
-        table = tables.get(image.name)
-        parts = []
-        for name, kind, size in (
-            [(p.name, p.type, p.size) for p in table.partitions] if table else [(image.name, "", image.size)]
-        ):
-            extent = layout.extents.get(name) if layout else None
-            system = systems.get(name)
-            parts.append(
-                PlannedPart(
-                    name=name,
-                    kind=kind,
-                    offset=extent.offset if extent else None,
-                    size=extent.size if extent else size,
-                    filesystem=system.type if system else "",
-                    label=system.label if system else "",
-                    mount=mounts.get(system.name, "") if system else "",
-                )
-            )
-        size = layout.image_sizes[image.name] if layout else image.size or build.defaults.image_size_bytes
-        disks.append(
-            PlannedDisk(
-                image.name, table.label if table else "none", size, tuple(parts), estimated=not (exact or fixed)
-            )
-        )
-    return tuple(disks)

@@ -71,6 +71,11 @@ class Volume(Protocol):
     def name(self) -> str: ...
 
     @property
+    def kind(self) -> str:
+        """What it is called in a plan, such as `LVM` or `RAID 1`."""
+        ...
+
+    @property
     def where(self) -> Where: ...
 
     @property

@@ -85,6 +85,10 @@ class Lvm:
     where: Where = field(default_factory=Where, compare=False, repr=False)
 
     @property
+    def kind(self) -> str:
+        return "LVM"
+
+    @property
     def bases(self) -> tuple[str, ...]:
         return tuple(pv.base for pv in self.pvs)
 

@@ -48,6 +48,10 @@ class Array:
     where: Where = field(default_factory=Where, compare=False, repr=False)
 
     @property
+    def kind(self) -> str:
+        return f"RAID {self.level}"
+
+    @property
     def devices(self) -> tuple[str, ...]:
         return (self.name,)
 
