@@ -22,6 +22,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "elements": "dibble.cli.elements:elements",
         "explain": "dibble.cli.explain:explain",
         "plan": "dibble.cli.plan:plan",
+        "publish": "dibble.cli.publish:publish",
         "shell": "dibble.cli.shell:shell",
         "disk-image-create": "dibble.cli.disk_image_create:disk_image_create",
         "ramdisk-image-create": "dibble.cli.disk_image_create:ramdisk_image_create",
@@ -56,6 +57,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "fstab": "dibble.disk.nodes.fstab:Fstab",
     },
     "environments": {},  # presets: files in catalogue/environments, and what third parties add
+    "publishers": {
+        "docker": "dibble.publish.docker:Docker",
+        "ec2": "dibble.publish.ec2:Ec2",
+        "openstack": "dibble.publish.openstack:OpenStack",
+        "s3": "dibble.publish.s3:S3",
+    },
     "outputs": {
         "raw": "dibble.outputs.raw:Raw",
         "qcow2": "dibble.outputs.qcow2:Qcow2",

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "boot": {"disk", "sandbox"},
     "outputs": {"disk", "recipe", "sandbox", "store", "tree"},
     "evidence": {"sandbox", "store", "disk"},
+    "publish": {"evidence", "sandbox", "store"},
 }  # fmt: skip
 
 
@@ -87,7 +88,9 @@ def test_nothing_that_is_kept_is_a_pickle() -> None:
     assert users == {"sandbox/enter.py"}
 
 
-@pytest.mark.parametrize("kind", ["verbs", "package_managers", "filesystems", "disk_nodes", "outputs", "boot_loaders"])
+@pytest.mark.parametrize(
+    "kind", ["verbs", "package_managers", "filesystems", "disk_nodes", "outputs", "boot_loaders", "publishers"]
+)
 def test_every_name_of_the_registry_can_be_loaded(kind: str) -> None:
     from dibble import registry
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dibble.run.image_facts import note_images, note_system
 from dibble.store.facts import Facts
 from dibble.store.layers import OutputStore
 
@@ -45,6 +46,7 @@ def make_outputs(plan: Build, session: Session, workspace: Workspace, lowers: li
     stem = Path(request.name).name
 
     def keep(name: str, paths: Sequence[Path]) -> None:
+        note_images(plan, state, name, paths)
         # Under the names `output.SUFFIX`, so that the same build can put them anywhere.
         if store.find(keys[name]) is None:
             own = {f"output{path.name.removeprefix(stem)}": path for path in paths}
@@ -58,6 +60,7 @@ def make_outputs(plan: Build, session: Session, workspace: Workspace, lowers: li
     if disk is not None and all(_reads_disk(name) for name in missing):
         return placed + write(Source(workspace.target, disk))
     with _tree(plan, workspace, lowers) as (root, boot):
+        note_system(plan, root, state)
         return placed + write(
             Source(root, disk),
             lambda begun, events: _write_disk(plan, workspace, boot, state, begun=begun, events=events),
@@ -79,6 +82,7 @@ def place_stored(plan: Build, state: State) -> dict[str, list[Path]]:
                 if path.name.startswith("output")
             }
             placed[name] = place_files(files, plan.request, plan.events)
+            note_images(plan, state, name, placed[name])
     return placed
 
 
