@@ -170,6 +170,14 @@ def test_the_graph_of_a_plan_has_every_step_and_output(elements: SmallElements) 
     assert '"web.tar"' in text
 
 
+def test_a_plan_warns_of_what_a_build_would_warn_of(elements: SmallElements) -> None:
+    elements.write("bare/README.rst", "====\nbare\n====\nA script that does not say who runs it.\n")
+    elements.write("bare/install.d/50-bare", "echo\n", 0o755)
+    done = elements.run("plan", "-n", "-t", "tar", "--json", "small", "bare")
+    assert "install.d/50-bare has no interpreter line" in done.stderr
+    assert json.loads(done.stdout)["steps"], "warnings do not get into what programs read"
+
+
 def test_the_plan_for_people_draws_the_disk(elements: SmallElements) -> None:
     config = "-t", "raw,tar", "web"
     disk = """

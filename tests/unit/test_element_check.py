@@ -173,6 +173,7 @@ def test_what_does_not_run_is_warned_of(tmp_path: Path) -> None:
     assert "12-x does not run, because it is not executable" in mode
     assert "14-x, element web: the link leads to nowhere" in link
     assert "15-x has no interpreter line" in bare
+    assert "install.d/15-x:1, element " in bare
 
 
 def test_an_unknown_section_of_a_map_is_warned_of(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ def plan_for(request: Request, *, resolve: bool = True) -> Plan:
     from dibble.run.prepare import prepare
 
     known = prepare(request, Events())
+    for note in known.elements.notes:
+        if note.level == "warning":
+            click.echo(f"WARNING: {note.text}", err=True)
     plan = make_plan(known, details=True).plan
     if not resolve or not plan.to_run:
         return plan

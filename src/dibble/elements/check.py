@@ -60,8 +60,9 @@ def _check_file(tree: HookTree, file: HookFile, top: str, base: str) -> Iterator
         _check_sourced(file)
 
 
-def _warning(file: HookFile, message: str) -> Note:
-    return Note(text=f"{file.path}, element {file.element}: {message}", level="warning")
+def _warning(file: HookFile, message: str, line: int | None = None) -> Note:
+    place = f"{file.path}:{line}" if line else str(file.path)
+    return Note(text=f"{place}, element {file.element}: {message}", level="warning")
 
 
 def _check_link(tree: HookTree, link: HookFile) -> Iterator[Note]:
@@ -118,7 +119,7 @@ def _check_script(file: HookFile, base: str) -> Iterator[Note]:
     elif not is_script and not head.startswith(b"\x7fELF"):
         if first.endswith(b"\r"):
             raise _line_ends(file, 1)
-        yield _warning(file, f"{file.name} has no interpreter line (#!/bin/bash) and is run by bash")
+        yield _warning(file, f"{file.name} has no interpreter line (#!/bin/bash) and is run by bash", 1)
 
 
 def _check_sourced(file: HookFile) -> None:
