@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 TORTURE = Path(__file__).parents[1] / "torture.py"
-# What has no place in a file system, or is lost by what fills it (docs/block-devices.md).
+# What has no place in a file system, or is lost by what fills it (docs/filesystems.md).
 WITHOUT = {
     "xfs": [],
     "btrfs": [],
