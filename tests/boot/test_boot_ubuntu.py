@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.boot.booted import PASSWORD, boot
+from tests.serving import served
 from tests.standins import ubuntu
 
 from dibble.sandbox.tools import host_arch
@@ -40,7 +41,7 @@ ELEMENTS = ("ubuntu-minimal", "vm", "devuser", "openssh-server")
 def archive(test_cache: Path, debian_packages: None) -> Iterator[tuple[ubuntu.UbuntuArchive, str]]:
     """The stand-in, and the address of its mirror."""
     made = ubuntu.made(test_cache)
-    with ubuntu.served(made.place) as address:
+    with served(made.place) as address:
         yield made, f"{address}/{made.mirror}"
 
 

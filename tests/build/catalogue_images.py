@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import re
 import tarfile
-import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.build.small_elements import SmallElements
@@ -82,26 +79,6 @@ class Image:
     def passwd(self, user: str) -> list[str]:
         (entry,) = [line.split(":") for line in self.lines("etc/passwd") if line.startswith(f"{user}:")]
         return entry
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def serve(directory: Path) -> Iterator[str]:
-    """A web server for a directory."""
-
-    def handler(*arguments: object) -> _Quiet:
-        return _Quiet(*arguments, directory=str(directory))  # type: ignore[arg-type] # what the server gives
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def build(elements: SmallElements, name: str, *words: str, formats: str = "tar", **variables: str) -> Image:

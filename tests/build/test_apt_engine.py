@@ -8,15 +8,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
+from tests.serving import served
 
 from dibble.packages.debian_sources import host_mirrors
 
@@ -319,30 +316,13 @@ def test_each_release_resolves_from_its_signed_lists(ourselves: Person) -> None:
         assert len(state[0][2]) == 64
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The address of a mirror that has the files of a folder."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_lists_that_somebody_changed_on_the_way_are_refused(ourselves: Person, tmp_path: Path) -> None:
     with urlopen(f"{MIRROR}/dists/trixie/InRelease", timeout=60) as answer:
         signed: bytes = answer.read()
     folder = tmp_path / "dists/trixie"
     folder.mkdir(parents=True)
     (folder / "InRelease").write_bytes(signed.replace(b"Origin: Debian", b"Origin: Debiam", 1))
-    with serving(tmp_path) as mirror:
+    with served(tmp_path) as mirror:
         refusal, others = drive(
             ourselves,
             ["refused", "decide", request(mirror=mirror)],

@@ -11,8 +11,9 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.build.catalogue_images import CLOUD, CONTENT_LIMIT, Image, build, owned, serve
+from tests.build.catalogue_images import CLOUD, CONTENT_LIMIT, Image, build, owned
 from tests.build.small_elements import SmallElements
+from tests.serving import served as served_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def served(ordinary_user: Person) -> Iterator[tuple[Path, str]]:
     (place / "single").write_text("one file\n")
     (place / "cached").write_text("from the cache\n")
     owned(ordinary_user, place)
-    for address in serve(place):
+    with served_from(place) as address:
         yield place, address
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import shutil
 import socket
 import subprocess
-import threading
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.people import left_sessions
+from tests.serving import served
 
 from dibble.packages.debian_sources import host_mirrors
 
@@ -126,13 +125,8 @@ def forged_mirror(tmp_path: Path) -> Iterator[str]:
         ["curl", "-fsS", f"{host_mirrors().archive}/dists/trixie/InRelease"], check=True, capture_output=True
     )
     (suite / "InRelease").write_bytes(done.stdout.replace(b"Origin: Debian", b"Origin: Debiaan", 1))
-    handler = type("Handler", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *arguments: handler(*arguments, directory=str(tmp_path))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/debian"
-    server.shutdown()
+    with served(tmp_path) as address:
+        yield f"{address}/debian"
 
 
 def test_a_wrong_signature_is_refused(person: Person, place: Path, forged_mirror: str) -> None:

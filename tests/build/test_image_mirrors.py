@@ -15,7 +15,7 @@ from tests.build.debian_trees import differences, of_tar
 from tests.build.small_elements import BASE, SmallElements
 from tests.build.test_image_based import CONTENT
 from tests.inside import with_tools
-from tests.standins.ubuntu import served
+from tests.serving import served
 
 from dibble.run.prepare import CATALOGUE
 

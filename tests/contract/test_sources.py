@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import shutil
 import subprocess
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.contract.probes.builds import Built, Dibble
+from tests.serving import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,13 +71,10 @@ def sources(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sources]
     web = tmp_path / "web"
     web.mkdir()
     (web / "page").write_text("page\n")
-    quiet = type("Handler", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(web)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    found = Sources(place, builder, f"http://127.0.0.1:{server.server_address[1]}")
-    found.web = web
-    yield found
-    server.shutdown()
+    with served(web) as address:
+        found = Sources(place, builder, address)
+        found.web = web
+        yield found
     shutil.rmtree(place, ignore_errors=True)
 
 

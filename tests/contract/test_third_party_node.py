@@ -63,7 +63,7 @@ class Headed:
 
     kind = "headed"
     grub_modules = None
-    system = System("headed-find", "headed", "headed.conf", "find all")
+    system = System("headed-find", "headed", ("/etc/headed.conf",), "find all")
 
     @property
     def bases(self):
@@ -117,7 +117,8 @@ def test_its_node_is_read_laid_out_and_written(site: Path, test_cache: Path, mon
     part, inner = layout.extents["part"], layout.extents["inner"]
     assert (inner.image, inner.offset, inner.size) == ("image0", part.offset + (64 << 10), part.size - (64 << 10))
     found = system_files(graph)
-    assert (found.lines, found.programs) == ({"headed.conf": ("find all",)}, {"headed-find": "headed"})
+    assert [(file.name, file.lines) for file in found.files] == [("headed.conf", ("find all",))]
+    assert found.programs == {"headed-find": "headed"}
 
     def work(toolbox: Toolbox, directory: Path) -> None:
         root = directory / "root"

@@ -193,7 +193,7 @@ def test_mdadm_and_an_independent_reader_find_the_array(
         size = disk.layout.extents["array"].size
         assert size == mib * MIB
         parts = [cut(disk, member) for member in names]
-        (line,) = system_files(disk.layout.graph).lines["mdadm.conf"]
+        (line,) = system_files(disk.layout.graph).files[0].lines
         for number, path in enumerate(parts):
             said = toolbox.run(["mdadm", "--examine", toolbox.path(path)]).output
             facts = dict(line.strip().split(" : ", 1) for line in said.splitlines() if " : " in line)

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
-import functools
 import gzip
 import hashlib
-import http.server
 import lzma
 import os
 import re
@@ -33,9 +30,10 @@ from pysequoia import Sig, SignatureMode, Tsk, sign
 
 from dibble.packages.debian_sources import host_mirrors
 from tests.people import shared_cache
+from tests.serving import served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 RELEASE, VERSION, TITLE = "noble", "24.04", "Ubuntu 24.04 LTS"
 COMPONENTS = ("main", "restricted", "universe", "multiverse")
@@ -94,27 +92,6 @@ def made(cache: Path, arch: str = "amd64") -> UbuntuArchive:
         building.rename(place)
     path = "ubuntu" if arch in ("amd64", "i386") else "ubuntu-ports"
     return UbuntuArchive(place, path, place / "archive.asc", place / "other.asc")
-
-
-@contextlib.contextmanager
-def served(place: Path, port: int = 0) -> Iterator[str]:
-    """Serve a directory on this machine; the address has no final slash."""
-    handler = functools.partial(_Quiet, directory=str(place))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 def _make(place: Path, mirror: str, arch: str) -> None:

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
         "elements", "recipe", "plan", "sandbox", "store", "packages", "tree", "disk", "boot", "outputs", "read",
     },
     "read": {"sandbox", "disk"},  # checksums of blocks
-    "tree": {"disk", "recipe"},
+    "tree": {"disk", "recipe", "store"},
     "disk": {"sandbox", "store", "elements", "tree"},
     "boot": {"disk", "sandbox"},
     "outputs": {"disk", "recipe", "sandbox", "store", "tree"},

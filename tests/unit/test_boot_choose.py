@@ -45,7 +45,8 @@ def test_a_tree_with_a_menu_gets_grub_unless_it_is_to_have_none(with_menu: Path)
 
 def test_a_tree_that_is_ready_for_nothing_gets_nothing(tmp_path: Path) -> None:
     assert loader_of(tmp_path, "") is None
-    assert loader_of(tmp_path, "grub") is None
+    with pytest.raises(DiskLayoutError, match="has not been made ready for the boot loader grub"):
+        loader_of(tmp_path, "grub")
 
 
 def test_another_loader_is_found_by_its_name(with_menu: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dibble.disk.graph import parse
 from dibble.disk.model import Defaults
-from dibble.disk.system_files import SystemFiles, path_in, system_files, with_lines
+from dibble.disk.system_files import SystemFile, SystemFiles, system_files
 from dibble.plan.sequence import SEQUENCE, Engine, steps_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ LVM = """\
     lvs: [{name: lv, base: vg, extents: 100%FREE}]
 """
 LINE = "ARRAY /dev/md/data metadata=1.2 UUID=1:2:3:4"
+FILE = SystemFile(("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"), (LINE,), "MAILADDR root\n")
 
 
 def needed(text: str) -> SystemFiles:
@@ -51,7 +52,7 @@ def test_a_disk_without_volumes_needs_nothing_and_its_build_has_no_step_for_it()
 
 def test_an_array_has_a_line_with_its_identity() -> None:
     found = needed(PLAIN + RAID)
-    (line,) = found.lines["mdadm.conf"]
+    (line,) = found.files[0].lines
     array, name, version, identity = line.split()
     assert (array, name, version) == ("ARRAY", "/dev/md/data", "metadata=1.2")
     words = identity.removeprefix("UUID=").split(":")
@@ -72,20 +73,20 @@ def test_every_volume_counts_and_the_step_that_writes_comes_before_the_initramfs
 
 
 def test_lines_of_packages_stay_and_ours_come_once() -> None:
-    assert with_lines("mdadm.conf", "HOMEHOST <system>", (LINE,)) == f"HOMEHOST <system>\n{LINE}\n"
-    again = with_lines("mdadm.conf", f"{LINE}\nMAILADDR me\n", (LINE,))
+    assert FILE.text("HOMEHOST <system>") == f"HOMEHOST <system>\n{LINE}\n"
+    again = FILE.text(f"{LINE}\nMAILADDR me\n")
     assert again == f"{LINE}\nMAILADDR me\n"
 
 
 def test_a_new_file_says_whom_the_monitor_tells() -> None:
-    assert with_lines("mdadm.conf", None, (LINE,)).splitlines()[1:] == ["MAILADDR root", LINE]
+    assert FILE.text(None).splitlines()[1:] == ["MAILADDR root", LINE]
 
 
 def test_a_file_lies_where_the_distribution_has_it(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
-    assert path_in(tmp_path, "mdadm.conf") == "/etc/mdadm.conf"
+    assert FILE.path_in(tmp_path) == "/etc/mdadm.conf"
     (tmp_path / "etc" / "mdadm").mkdir()
-    assert path_in(tmp_path, "mdadm.conf") == "/etc/mdadm/mdadm.conf"
+    assert FILE.path_in(tmp_path) == "/etc/mdadm/mdadm.conf"
 
 
 def test_a_program_that_is_not_in_the_image_is_named_with_its_element(tmp_path: Path) -> None:

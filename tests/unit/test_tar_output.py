@@ -14,8 +14,9 @@ from tests.unit.output_values import EPOCH, request
 
 from dibble.events import Events
 from dibble.outputs.base import Source
-from dibble.outputs.tar import RECORD, Tar, pax_record
+from dibble.outputs.tar import RECORD, Tar
 from dibble.sandbox.toolbox import HostToolbox
+from dibble.tree.ustar import pax_record
 
 pytestmark = pytest.mark.unit
 

@@ -26,7 +26,7 @@ def loader_of(root: Path, name: str) -> BootLoader | None:
         return None
     loaders: list[BootLoader] = [load("boot_loaders", known)() for known in ([name] if name else names("boot_loaders"))]
     ready = next((loader for loader in loaders if loader.is_set_up(root)), None)
-    if name and name != "grub" and ready is None:
+    if name and ready is None:
         raise DiskLayoutError(
             f"the tree has not been made ready for the boot loader {name}",
             hint="add the element bootloader (vm brings it), or unset DIB_BOOTLOADER",

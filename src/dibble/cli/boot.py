@@ -235,19 +235,12 @@ class _Verb:
         from dibble.evidence import image_head, qemu
         from dibble.evidence.boot_test import Bench, arch_of
         from dibble.sandbox import mounts
-        from dibble.sandbox.tools import ToolsTree
-        from dibble.sandbox.workspace import tools_view
+        from dibble.sandbox.workspace import tools_session
         from dibble.store.places import open_store
 
         store = open_store(cache_dir(os.environ))
-        store.sweep()
-        tree = ToolsTree(store.root, self._events(), offline=self._options["offline"])
         group = qemu.tools_group(self._request.arch or _host_arch(), _host_arch())
-        lowers = tree.ensure(group)
-        with contextlib.ExitStack() as stack:
-            session = stack.enter_context(store.session())
-            stack.callback(mounts.unmount_all_below, session.path)
-            toolbox = tools_view(store, session, lowers, tree.identity_of(group))
+        with tools_session(store, self._events(), group, offline=self._options["offline"]) as (session, toolbox):
             assert toolbox.root is not None
             initrd = self._request.initrd
             files = [self._request.image, initrd] if initrd else image_head.files_of(self._request.image)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dibble.errors import OutputError
 from dibble.outputs.base import MAIN_IMAGE, OutputInfo
-from dibble.outputs.tar import BLOCK, TarWriter
+from dibble.outputs.tar import TarWriter
+from dibble.tree.ustar import BLOCK
 
 if TYPE_CHECKING:
     from dibble.events import Events

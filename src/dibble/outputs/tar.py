@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dibble.errors import OutputError
 from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.tree.ustar import BLOCK, HARD_LINK, PAX, TYPES, pax_record, ustar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,23 +23,10 @@ if TYPE_CHECKING:
     from dibble.recipe.model import Request
     from dibble.sandbox.toolbox import Toolbox
 
-BLOCK = 512
 RECORD = 20 * BLOCK  # GNU tar's blocking factor; an archive ends at a multiple of it
 _BUFFER = 4 << 20
 EMPTIED = (b"./proc", b"./sys")
 """Directories that are stored without their content (contract.md 1.4)."""
-
-# ustar type flags, POSIX.1-2017 pax, "ustar Header Block"
-_TYPES = {
-    stat.S_IFREG: b"0",
-    stat.S_IFLNK: b"2",
-    stat.S_IFCHR: b"3",
-    stat.S_IFBLK: b"4",
-    stat.S_IFDIR: b"5",
-    stat.S_IFIFO: b"6",
-}
-_HARD_LINK = b"1"
-_PAX = b"x"
 
 
 class Tar:
@@ -84,7 +72,7 @@ class TarWriter:
         self._flush()
 
     def _entry(self, name: bytes, path: bytes, status: os.stat_result) -> None:
-        kind = _TYPES.get(stat.S_IFMT(status.st_mode))
+        kind = TYPES.get(stat.S_IFMT(status.st_mode))
         if kind is None:  # a socket
             return
         target = os.readlink(path) if kind == b"2" else b""  # noqa: PTH115 - bytes
@@ -93,8 +81,8 @@ class TarWriter:
             inode = (status.st_dev, status.st_ino)
             first = self._links.setdefault(inode, name)
             if first != name:
-                kind, target, size = _HARD_LINK, first, 0
-        attributes = {} if kind == _HARD_LINK else _attributes(path)
+                kind, target, size = HARD_LINK, first, 0
+        attributes = {} if kind == HARD_LINK else _attributes(path)
         if kind == b"5":
             name += b"/"
         self._header(name, kind, status, size=size, target=target, attributes=attributes)
@@ -128,7 +116,7 @@ class TarWriter:
             records[b"SCHILY.xattr." + key] = value
         if records:
             body = b"".join(pax_record(key, value) for key, value in records.items())
-            self._put(ustar(b"./PaxHeaders/" + name.rstrip(b"/")[-80:], _PAX, size=len(body), mtime=mtime))
+            self._put(ustar(b"./PaxHeaders/" + name.rstrip(b"/")[-80:], PAX, size=len(body), mtime=mtime))
             self._put(body + bytes(-len(body) % BLOCK))
         device = status.st_rdev if kind in (b"3", b"4") else 0
         self._put(
@@ -199,52 +187,3 @@ def _attributes(path: bytes) -> dict[bytes, bytes]:
         if wanted:
             found[os.fsencode(text)] = os.getxattr(path, text, follow_symlinks=False)
     return found
-
-
-def pax_record(key: bytes, value: bytes) -> bytes:
-    """`LENGTH KEY=VALUE` and a line end; the length counts its own digits."""
-    rest = len(key) + len(value) + 3
-    length = rest + len(str(rest))
-    if len(str(length)) != len(str(rest)):
-        length = rest + len(str(length))
-    return b"%d %s=%s\n" % (length, key, value)
-
-
-def ustar(
-    name: bytes,
-    kind: bytes,
-    *,
-    mode: int = 0o644,
-    uid: int = 0,
-    gid: int = 0,
-    size: int = 0,
-    mtime: int = 0,
-    target: bytes = b"",
-    device: int = 0,
-) -> bytes:
-    """A header block. What has no room in it is cut, because a pax record before it holds the whole."""
-    block = b"".join(
-        (
-            name[:100].ljust(100, b"\0"),
-            _octal(mode, 8),
-            _octal(uid, 8),
-            _octal(gid, 8),
-            _octal(size, 12),
-            _octal(mtime, 12),
-            b" " * 8,  # the checksum counts itself as spaces
-            kind,
-            target[:100].ljust(100, b"\0"),
-            b"ustar\00000",
-            bytes(64),  # user and group names: owners are numbers
-            _octal(os.major(device), 8),
-            _octal(os.minor(device), 8),
-            bytes(167),  # no prefix
-        )
-    )
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
-
-
-def _octal(number: int, width: int) -> bytes:
-    if not 0 <= number < 8 ** (width - 1):
-        number = 0
-    return b"%0*o\0" % (width - 1, number)

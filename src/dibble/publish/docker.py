@@ -62,21 +62,12 @@ def credentials_file(environ: Mapping[str, str]) -> Path | None:
 
 
 def _in_tools_tree(publication: Publication) -> Published:
-    import contextlib
-
     from dibble.sandbox import mounts
-    from dibble.sandbox.tools import ToolsTree
-    from dibble.sandbox.workspace import tools_view
+    from dibble.sandbox.workspace import tools_session
     from dibble.store.places import open_store
 
     store = open_store(publication.cache)
-    store.sweep()
-    tree = ToolsTree(store.root, publication.events)
-    lowers = tree.ensure("containers")
-    with contextlib.ExitStack() as stack:
-        session = stack.enter_context(store.session())
-        stack.callback(mounts.unmount_all_below, session.path)
-        toolbox = tools_view(store, session, lowers, tree.identity_of("containers"))
+    with tools_session(store, publication.events, "containers") as (session, toolbox):
         assert toolbox.root is not None
         # Layers are compressed on their way; which a registry has is known by what skopeo remembers of that.
         known = store.facts / "blobs"

@@ -440,18 +440,16 @@ class Executor:
             raise HostError(f"cannot write the target's /etc/fstab: {error.strerror}") from error
 
     def _write_system_files(self) -> None:
-        from dibble.disk.system_files import path_in, with_lines
-
         root = self.workspace.target
         for program, element in self._system_files.missing_from(root).items():
             self._events.note(
                 f"the disk needs {program} in the image, which is not there: add the element {element}", "warning"
             )
-        for name, lines in self._system_files.lines.items():
-            shown = path_in(root, name)
+        for file in self._system_files.files:
+            shown = file.path_in(root)
             path = resolve_inside(root, shown)
             try:
-                path.write_text(with_lines(name, path.read_text() if path.exists() else None, lines))
+                path.write_text(file.text(path.read_text() if path.exists() else None))
                 path.chmod(0o644)
             except OSError as error:
                 raise HostError(f"cannot write the target's {shown}: {error.strerror}") from error

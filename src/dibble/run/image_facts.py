@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from dibble.boot.base import BIOS_BOOT_TYPES, ESP_TYPES, is_type
 from dibble.store.facts import Facts
 from dibble.store.image_fact import remember_image
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from dibble.run.state import State
 
 _OS_RELEASE = ("etc/os-release", "usr/lib/os-release")  # os-release(5)
-_ESP = frozenset({"EF00", "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "0XEF", "EF"})
-_BIOS_BOOT = frozenset({"EF02", "21686148-6449-6E6F-744E-656564454649"})
 
 
 def note_system(plan: Build, root: Path, state: State) -> None:
@@ -57,9 +56,9 @@ def note_images(plan: Build, state: State, form: str, files: Iterable[Path]) -> 
 
 def firmware(graph: Graph) -> str:
     """What the boot partitions are for: bios, uefi, both; empty for disks without a table."""
-    types = {partition.type.upper() for table in graph.tables for partition in table.partitions}
-    bios = bool(types & _BIOS_BOOT) or any(table.label == "mbr" for table in graph.tables)
-    if types & _ESP:
+    partitions = [partition for table in graph.tables for partition in table.partitions]
+    bios = any(table.label == "mbr" for table in graph.tables) or any(is_type(p, BIOS_BOOT_TYPES) for p in partitions)
+    if any(is_type(partition, ESP_TYPES) for partition in partitions):
         return "both" if bios else "uefi"
     return "bios" if bios else ""
 

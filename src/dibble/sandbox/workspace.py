@@ -27,6 +27,7 @@ from dibble.sandbox.toolbox import TOOL_ENVIRONMENT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from dibble.events import Events
     from dibble.store.places import Session, Store
 
 BUILD_DIRECTORY = Path("/tmp/dib_build.image")  # noqa: S108 - inside the view; a fixed name, so that results are the same
@@ -100,6 +101,24 @@ def proxies(environment: Mapping[str, str]) -> dict[str, str]:
     """The proxy variables, in both spellings, that tools must see."""
     names = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
     return {n: environment[n] for name in names for n in (name, name.upper()) if n in environment}
+
+
+@contextlib.contextmanager
+def tools_session(
+    store: Store, events: Events, *groups: str, offline: bool = False
+) -> Iterator[tuple[Session, ViewToolbox]]:
+    """A session of its own with the tools of some groups, for verbs that build nothing.
+
+    What dead processes have left in the store is removed first. Raises FetchError, PackageError, StoreError.
+    """
+    from dibble.sandbox.tools import ToolsTree
+
+    store.sweep()
+    tree = ToolsTree(store.root, events, offline=offline)
+    lowers = tree.ensure(*groups)
+    with store.session() as session, contextlib.ExitStack() as stack:
+        stack.callback(mounts.unmount_all_below, session.path)
+        yield session, tools_view(store, session, lowers, tree.identity_of(*groups))
 
 
 def tools_view(

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from dibble.store.sparse import data_ranges
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Set
     from pathlib import Path
@@ -218,16 +220,13 @@ def _digest_with_holes(descriptor: int, size: int) -> str:
     found = hashlib.sha256()
     zeros = bytes(_BLOCK)
     position = 0
-    while position < size:
-        try:
-            data = os.lseek(descriptor, position, os.SEEK_DATA)
-        except OSError:
-            break  # only a hole is left
-        position = max(position, data // _BLOCK * _BLOCK)
-        block = os.pread(descriptor, _BLOCK, position)
-        if not block:
-            break  # it became shorter meanwhile
-        if block != zeros[: len(block)]:
-            found.update(position.to_bytes(8, "big") + block)
-        position += len(block)
+    for start, length in data_ranges(descriptor, 0, size):
+        position = max(position, start // _BLOCK * _BLOCK)
+        while position < start + length:
+            block = os.pread(descriptor, _BLOCK, position)
+            if not block:
+                break  # it became shorter meanwhile
+            if block != zeros[: len(block)]:
+                found.update(position.to_bytes(8, "big") + block)
+            position += len(block)
     return found.hexdigest()

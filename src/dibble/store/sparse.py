@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,10 @@ def data_ranges(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, in
     while position < end:
         try:
             start = os.lseek(descriptor, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: only a hole is left
-            return
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return  # only a hole is left
         if start >= end:
             return
         position = min(os.lseek(descriptor, start, os.SEEK_HOLE), end)

@@ -12,11 +12,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dibble.errors import OutputError
+from dibble.store.sparse import data_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+FILE_TYPES = {
+    stat.S_IFREG: 1,
+    stat.S_IFDIR: 2,
+    stat.S_IFCHR: 3,
+    stat.S_IFBLK: 4,
+    stat.S_IFIFO: 5,
+    stat.S_IFSOCK: 6,
+    stat.S_IFLNK: 7,
+}
+"""Numbers of kinds in the directories of xfs, btrfs and others (kernel include/linux/fs_types.h)."""
 _FOREIGN = ("trusted.overlay.", "user.overlay.", "security.selinux")
 """Attributes of the overlay that the tree is seen through, and of the build machine's own policy."""
 
@@ -120,31 +131,24 @@ def stretches(path: bytes, size: int) -> Iterator[tuple[int, bytes]]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         offset = 0
-        while offset < size:
-            if size > _READ:
-                offset = max(offset, _data_at(descriptor, offset, size) // GRANULE * GRANULE)
-                if offset >= size:
-                    break
-            chunk = os.pread(descriptor, min(_READ, size - offset), offset)
-            if len(chunk) < min(_READ, size - offset):
-                raise OutputError(f"{os.fsdecode(path)} became shorter while it was read", hint="build again")
-            yield from _without_zeros(offset, chunk)
-            offset += len(chunk)
+        # To look for holes costs more than it saves where one read has all.
+        for start, length in data_ranges(descriptor, 0, size) if size > _READ else [(0, size)]:
+            offset = max(offset, start // GRANULE * GRANULE)
+            while offset < start + length:
+                wanted = min(_READ, size - offset)
+                chunk = os.pread(descriptor, wanted, offset)
+                if len(chunk) < wanted:
+                    raise _shorter(path)
+                yield from _without_zeros(offset, chunk)
+                offset += wanted
+        if os.fstat(descriptor).st_size < size:
+            raise _shorter(path)
     finally:
         os.close(descriptor)
 
 
-def _data_at(descriptor: int, offset: int, size: int) -> int:
-    """Where data begins, from `offset` on."""
-    try:
-        return os.lseek(descriptor, offset, os.SEEK_DATA)
-    except OSError:  # ENXIO: nothing but a hole up to the end; or a file system that knows no holes
-        end = os.lseek(descriptor, 0, os.SEEK_END)
-        try:
-            os.lseek(descriptor, 0, os.SEEK_HOLE)
-        except OSError:
-            return offset
-        return max(end, size)
+def _shorter(path: bytes) -> OutputError:
+    return OutputError(f"{os.fsdecode(path)} became shorter while it was read", hint="build again")
 
 
 def _without_zeros(offset: int, chunk: bytes) -> Iterator[tuple[int, bytes]]:

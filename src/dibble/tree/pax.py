@@ -12,24 +12,15 @@ from typing import TYPE_CHECKING
 
 from dibble.errors import OutputError
 from dibble.tree.inodes import attributes
+from dibble.tree.ustar import BLOCK, HARD_LINK, PAX, TYPES, pax_record, ustar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dibble.tree.inodes import Inode
 
-_BLOCK = 512
 _READ = 1 << 20
-# ustar type flags, POSIX.1-2017 pax, "ustar Header Block"
-_TYPES = {
-    stat.S_IFREG: b"0",
-    stat.S_IFLNK: b"2",
-    stat.S_IFCHR: b"3",
-    stat.S_IFBLK: b"4",
-    stat.S_IFDIR: b"5",
-    stat.S_IFIFO: b"6",
-}
-HOLDS = frozenset(_TYPES)
+HOLDS = frozenset(TYPES)
 """The kinds of inodes that an archive has a type for: all but sockets."""
 _SECOND = 1_000_000_000
 
@@ -42,16 +33,16 @@ def stream(top: Inode) -> Iterator[bytes]:
         name, inode = waiting.pop()
         first = written.setdefault(id(inode), name)
         if first != name:
-            yield _headers(name, b"1", inode, target=first)
+            yield _headers(name, HARD_LINK, inode, target=first)
             continue
-        kind = _TYPES[inode.kind]
+        kind = TYPES[inode.kind]
         target = os.readlink(inode.path) if kind == b"2" else b""  # noqa: PTH115 - bytes
         size = inode.size if kind == b"0" else 0
         yield _headers(name + b"/" if kind == b"5" else name, kind, inode, size=size, target=target)
         if size:
             yield from _content(inode.path, size)
         waiting.extend((name + b"/" + below, child) for below, child in reversed(inode.entries))
-    yield bytes(2 * _BLOCK)
+    yield bytes(2 * BLOCK)
 
 
 def _content(path: bytes, size: int) -> Iterator[bytes]:
@@ -66,7 +57,7 @@ def _content(path: bytes, size: int) -> Iterator[bytes]:
             yield data
     finally:
         os.close(descriptor)
-    yield bytes(-size % _BLOCK)
+    yield bytes(-size % BLOCK)
 
 
 def _headers(name: bytes, kind: bytes, inode: Inode, *, size: int = 0, target: bytes = b"") -> bytes:
@@ -84,38 +75,22 @@ def _headers(name: bytes, kind: bytes, inode: Inode, *, size: int = 0, target: b
     for key, number, limit in ((b"size", size, 1 << 33), (b"uid", inode.uid, 1 << 21), (b"gid", inode.gid, 1 << 21)):
         if number >= limit:
             records[key] = b"%d" % number
-    if kind != b"1":
+    if kind != HARD_LINK:
         for text, value in attributes(inode.path):
             records[b"SCHILY.xattr." + os.fsencode(text)] = value
-    fields = (stat.S_IMODE(inode.mode), inode.uid, inode.gid, size, seconds)
-    device = inode.rdev if kind in (b"3", b"4") else 0
-    block = _block(name, kind, fields, target, device)
+    block = ustar(
+        name,
+        kind,
+        mode=stat.S_IMODE(inode.mode),
+        uid=inode.uid,
+        gid=inode.gid,
+        size=size,
+        mtime=seconds,
+        target=target,
+        device=inode.rdev if kind in (b"3", b"4") else 0,
+    )
     if not records:
         return block
-    body = b"".join(_record(key, value) for key, value in records.items())
-    own = _block(b"./PaxHeaders/x", b"x", (0o644, 0, 0, len(body), 0), b"", 0)
-    return own + body + bytes(-len(body) % _BLOCK) + block
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    """`LENGTH KEY=VALUE` and a line end; the length counts its own digits."""
-    length = rest = len(key) + len(value) + 3
-    while length != rest + len(str(length)):
-        length = rest + len(str(length))
-    return b"%d %s=%s\n" % (length, key, value)
-
-
-def _block(name: bytes, kind: bytes, fields: tuple[int, int, int, int, int], target: bytes, device: int) -> bytes:
-    mode, uid, gid, size, mtime = fields
-    block = b"".join((
-        name[:100].ljust(100, b"\0"), _octal(mode, 8), _octal(uid, 8), _octal(gid, 8), _octal(size, 12),
-        _octal(mtime, 12), b" " * 8, kind, target[:100].ljust(100, b"\0"), b"ustar\00000", bytes(64),
-        _octal(os.major(device), 8), _octal(os.minor(device), 8), bytes(167),
-    ))  # fmt: skip
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
-
-
-def _octal(number: int, width: int) -> bytes:
-    if not 0 <= number < 8 ** (width - 1):
-        number = 0
-    return b"%0*o\0" % (width - 1, number)
+    body = b"".join(pax_record(key, value) for key, value in records.items())
+    own = ustar(b"./PaxHeaders/x", PAX, size=len(body))
+    return own + body + bytes(-len(body) % BLOCK) + block

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from dibble.disk.filesystems.base import too_small
+from dibble.store.sparse import write_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +36,22 @@ def made_apart(node: Filesystem, place: Place, size: int = 0) -> Iterator[Path]:
         target = os.open(place.image, os.O_WRONLY | os.O_CLOEXEC)
         try:
             for offset, data in stretches(os.fsencode(path), made):
-                view, at = memoryview(data), place.extent.offset + offset
-                while view:
-                    count = os.pwrite(target, view, at)
-                    view, at = view[count:], at + count
+                write_at(target, data, place.extent.offset + offset)
         finally:
             os.close(target)
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def content_or_nothing(content: Path | None, beside: Path) -> Iterator[Path]:
+    """The tree to write or, for a file system that no mount point fills, an empty directory named after `beside`."""
+    if content is not None:
+        yield content
+        return
+    nothing = beside.with_name(f"{beside.name}.nothing")
+    nothing.mkdir(mode=0o755)
+    try:
+        yield nothing
+    finally:
+        nothing.rmdir()

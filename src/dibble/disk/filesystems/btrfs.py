@@ -6,9 +6,11 @@ and the hour in it, without holes, and at the beginning of a device only.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 from uuid import uuid5
 
+from dibble.disk.filesystems.apart import content_or_nothing
 from dibble.disk.filesystems.base import FilesystemInfo, refused, too_small
 from dibble.errors import ToolFailed
 
@@ -42,29 +44,21 @@ class Btrfs:
             raise too_small(node, place, _LEAST)
         options, subvolumes, compression = _own_options(node, place)
         empty = place.image.with_name(f"{place.image.name}.{node.name}.empty")
-        descriptor = btrfs_volume.open_for_writing(place.image)
-        content = place.content
-        nothing = empty.with_suffix(".nothing")
+        descriptor = os.open(place.image, os.O_RDWR | os.O_CLOEXEC)
         try:
             _make_empty(node, place, empty, options)
-            if content is None:
-                nothing.mkdir(mode=0o755)
-                content = nothing
-            btrfs_volume.fill(
-                *(descriptor, place.extent.offset, empty, content),
-                *(subvolumes, compression, node.uuid, place.epoch),
-            )
+            with content_or_nothing(place.content, empty) as content:
+                btrfs_volume.fill(
+                    *(descriptor, place.extent.offset, empty, content),
+                    *(subvolumes, compression, node.uuid, place.epoch),
+                )
         except btrfs_format.Full as error:
             raise too_small(node, place) from error
         except (btrfs_format.Unsupported, ValueError) as error:
             raise refused(node, str(error)) from error
         finally:
-            import os
-
             os.close(descriptor)
             empty.unlink(missing_ok=True)
-            if nothing.is_dir():
-                nothing.rmdir()
 
 
 def _own_options(node: Filesystem, place: Place) -> tuple[list[str], list[Subvolume], str]:

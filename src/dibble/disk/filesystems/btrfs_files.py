@@ -13,7 +13,7 @@ from dibble.disk.filesystems import btrfs_format as on_disk
 from dibble.disk.filesystems.btrfs_format import directory_entry, inode_item, moment, name_hash, reference_hash
 from dibble.disk.filesystems.btrfs_space import Root, TreeWriter
 from dibble.errors import OutputError
-from dibble.tree.inodes import attributes, stretches
+from dibble.tree.inodes import FILE_TYPES, attributes, stretches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
     from dibble.disk.filesystems.btrfs_space import Space
     from dibble.tree.inodes import Inode
 
-_KINDS = {
-    stat.S_IFREG: 1,
-    stat.S_IFDIR: 2,
-    stat.S_IFCHR: 3,
-    stat.S_IFBLK: 4,
-    stat.S_IFIFO: 5,
-    stat.S_IFSOCK: 6,
-    stat.S_IFLNK: 7,
-}
 _XATTR_KIND = 8
 _FIRST_INDEX = 2  # of an entry in a directory
 _INLINE_FILE = 2048  # bytes; the kernel's own limit for content beside its inode (max_inline, btrfs(5))
@@ -169,7 +160,7 @@ class FilesWriter:
                 target = (volume.tree, on_disk.ROOT_ITEM, on_disk.MAXIMUM)
             else:
                 target = (inode.number, on_disk.INODE_ITEM, 0)
-            data = directory_entry(target, self._form.generation, name, _KINDS[inode.kind])
+            data = directory_entry(target, self._form.generation, name, FILE_TYPES[inode.kind])
             key = name_hash(name)
             by_hash[key] = by_hash.get(key, b"") + data
             listed.append(((folder.number, on_disk.DIR_INDEX, index), data))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dibble.disk.filesystems import btrfs_format as on_disk
 from dibble.disk.filesystems.btrfs_format import DATA, DUP, HEADER, ITEM, POINTER, SYSTEM, Format, Full, digests
+from dibble.store.sparse import write_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -118,10 +118,7 @@ class Space:
             self._put(start + logical - self._data.logical, data)
 
     def _put(self, physical: int, data: bytes | memoryview) -> None:
-        view, at = memoryview(data), self._base + physical
-        while view:
-            count = os.pwrite(self._descriptor, view, at)
-            view, at = view[count:], at + count
+        write_at(self._descriptor, data, self._base + physical)
 
     @contextlib.contextmanager
     def dry(self) -> Iterator[None]:

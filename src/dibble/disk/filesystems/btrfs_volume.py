@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import struct
 from dataclasses import dataclass, replace
@@ -308,7 +307,3 @@ class _Books:
         data[_SUPER_CHUNKS_AT : _SUPER_CHUNKS_AT + 2048] = array.ljust(2048, b"\0")
         data[_SUPER_BACKUPS_AT : _SUPER_BACKUPS_AT + 4 * 168] = bytes(4 * 168)
         return bytes(data)
-
-
-def open_for_writing(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -11,7 +11,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING
 
-from dibble.disk.filesystems.apart import made_apart
+from dibble.disk.filesystems.apart import content_or_nothing, made_apart
 from dibble.disk.filesystems.base import FilesystemInfo, refused
 from dibble.errors import OutputError, ToolFailed
 
@@ -96,16 +96,10 @@ def _pack(  # noqa: PLR0917 - internal
     from dibble.tree.inodes import inodes
     from dibble.tree.pax import stream
 
-    nothing = file.with_name(f"{file.name}.nothing")
-    if content is None:
-        nothing.mkdir(mode=0o755)
-    try:
-        everything = inodes(content or nothing, epoch)
+    with content_or_nothing(content, file) as tree:
+        everything = inodes(tree, epoch)
         _check(everything, kind)
         _run_on(argv, toolbox, stream(everything[0]))
-    finally:
-        if content is None:
-            nothing.rmdir()
 
 
 def _check(everything: Sequence[Inode], kind: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import struct
 from typing import TYPE_CHECKING
 
@@ -17,21 +16,13 @@ from dibble.disk.filesystems.xfs_forks import (
     write_nodes,
 )
 from dibble.disk.filesystems.xfs_format import split_evenly
+from dibble.tree.inodes import FILE_TYPES
 
 if TYPE_CHECKING:
     from dibble.disk.filesystems.xfs_format import Device, Geometry
     from dibble.disk.filesystems.xfs_space import Space
     from dibble.tree.inodes import Inode
 
-FILE_TYPES = {
-    stat.S_IFREG: 1,
-    stat.S_IFDIR: 2,
-    stat.S_IFCHR: 3,
-    stat.S_IFBLK: 4,
-    stat.S_IFIFO: 5,
-    stat.S_IFSOCK: 6,
-    stat.S_IFLNK: 7,
-}
 _HEADER = 64  # of data, leaf and free blocks alike
 _DATA_CRC_AT = 4
 _LEAF_SPACE, _FREE_SPACE = 32 << 30, 64 << 30  # bytes, where hash trees and lists of free space begin in a directory

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass, field
 
 from dibble.disk.crc32c import checksums, crc32c
+from dibble.store.sparse import write_at
 
 BIGTIME, NREXT64 = 8, 32  # sb_features_incompat
 _SPARSE_INODES = 2
@@ -144,10 +145,7 @@ class Device:
         return os.pread(self.descriptor, size, self.base + offset)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        view, at = memoryview(data), self.base + offset
-        while view:
-            count = os.pwrite(self.descriptor, view, at)
-            view, at = view[count:], at + count
+        write_at(self.descriptor, data, self.base + offset)
 
     def seal(self, offset: int, block: bytes | bytearray, crc_at: int) -> None:
         """Write a block later, with its checksum, of which `crc_at` is the place, and zero now."""

@@ -56,12 +56,17 @@ class VolumePlace:
 @dataclass(frozen=True, slots=True)
 class System:
     """What the running system needs to find a volume's devices: `program`, which `element` puts into an image, and a
-    line for a file (`dibble.disk.system_files`), or neither file nor line."""
+    line for a file (`dibble.disk.system_files`), or neither.
+
+    `files` are its absolute paths in distributions: the first whose directory an image has, else the last. `first` is
+    what it has to say besides, if packages have left none.
+    """
 
     program: str
     element: str
-    file: str = ""
+    files: tuple[str, ...] = ()
     line: str = ""
+    first: str = ""
 
 
 class Volume(Protocol):

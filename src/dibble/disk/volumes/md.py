@@ -65,7 +65,8 @@ class Array:
         digits = self.uuid.hex
         identity = ":".join(digits[at : at + 8] for at in range(0, 32, 8))
         line = f"ARRAY {self.path_of(self.name)} metadata=1.2 UUID={identity}"
-        return System("mdadm", "mdadm", "mdadm.conf", line)
+        # mdadm's monitor fails when it knows nobody to tell.
+        return System("mdadm", "mdadm", ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"), line, "MAILADDR root\n")
 
     def path_of(self, device: str) -> str:
         return f"/dev/md/{device}"
