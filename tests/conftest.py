@@ -75,32 +75,31 @@ def test_cache() -> Path:
     return cache
 
 
-BUILDERS: list[Person] = []
-"""Who has built since the session began."""
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _small_caches(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each file with tests leave of the caches what the next is most likely to want: disks are not endless."""
+def _small_disks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each file of tests remove what it built, and leave of the caches what the next is most likely to want.
+
+    Disks are not endless. DIBBLE_TEST_KEEP leaves what was built where it is, to look at it.
+    """
     yield
-    for person in BUILDERS if request.path.parent.name in ("boot", "build") else ():
+    if os.environ.get("DIBBLE_TEST_KEEP"):
+        return
+    builders = people.remove_directories()
+    for person in builders if request.path.parent.name in ("boot", "build") else ():
         if (person.cache / "layers").is_dir():
-            person.dibble("cache", "gc", "--max-size", "6")
+            person.dibble("cache", "gc", "--max-size", "4")
 
 
 @pytest.fixture(scope="session")
 def ourselves() -> Person:
     """Whoever runs the tests, root in CI."""
-    person = people.ourselves()
-    BUILDERS.append(person)
-    return person
+    return people.ourselves()
 
 
 @pytest.fixture(scope="session")
 def ordinary_user(debian_packages: None, test_cache: Path) -> Iterator[Person]:
     """An ordinary user with subordinate ids, a checkout of this repository and a cache."""
     person = people.ordinary_user()
-    BUILDERS.append(person)
     yield person
     if os.getuid() == 0:
         people.share_downloads(test_cache, person)

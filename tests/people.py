@@ -27,6 +27,10 @@ PASSED = re.compile(
 )
 
 
+DIRECTORIES: set[tuple[Person, Path]] = set()
+"""Whose directories were made since they were last removed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """Somebody who runs dibble. `checkout` is their copy of the repository, `cache` their cache between test runs."""
@@ -93,12 +97,22 @@ class Person:
         return self.run([self.checkout / "dibble", *arguments], cwd=cwd, env=env, check=check, timeout=timeout)
 
     def directory(self, name: str) -> Path:
-        """A new empty directory in their home, removed first when it was there."""
+        """A new empty directory in their home, removed first when it was there, and after the file of tests."""
         path = self.home / name
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         os.chown(path, self.uid, self.gid)
+        DIRECTORIES.add((self, path))
         return path
+
+
+def remove_directories() -> set[Person]:
+    """Remove every directory that was made for tests, and tell whose they were."""
+    people = {person for person, _ in DIRECTORIES}
+    for _, path in DIRECTORIES:
+        shutil.rmtree(path, ignore_errors=True)
+    DIRECTORIES.clear()
+    return people
 
 
 def left_sessions(person: Person) -> list[Path]:
