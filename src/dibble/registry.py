@@ -18,6 +18,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "build": "dibble.cli.build:build",
         "boot": "dibble.cli.boot:boot",
         "cache": "dibble.cli.cache:cache",
+        "check": "dibble.cli.check:check",
         "doctor": "dibble.cli.doctor:doctor",
         "elements": "dibble.cli.elements:elements",
         "explain": "dibble.cli.explain:explain",

@@ -304,7 +304,9 @@ def test_processes_that_a_script_leaves_are_ended_and_named(person: Person, plac
         place,
         person,
         extra_data_D_d__20_leaves=f"#!/bin/bash\n# {uuid.uuid4()}\n(sleep 1000 > /dev/null 2>&1 &)\n"
-        "(setsid bash -c 'sleep 2000; :' > /dev/null 2>&1 &)\n",
+        "(setsid bash -c 'sleep 2000; :' > /dev/null 2>&1 &)\n"
+        # a process has its own name once it has begun
+        'until [ "$(cat /proc/[0-9]*/comm 2> /dev/null | grep -cx sleep)" = 2 ]; do :; done\n',
     )
     env = person.environment(ELEMENTS_PATH=str(place / "elements"))
     done = person.dibble("build", "-n", "-t", "tar", "-o", "tiny", "tiny", cwd=place, env=env)

@@ -66,17 +66,7 @@ def build(request: Request, events: Events) -> BuildResult:
     known = prepare(request, events)
     planning = make_plan(known)
     plan = planning.plan
-    events.send(
-        BuildStarted(
-            name=request.name,
-            version=__version__,
-            requested=request.elements,
-            elements=plan.elements,
-            steps=len(plan.steps),
-            steps_to_run=len(plan.to_run),
-            seconds=plan.seconds,
-        )
-    )
+    tell_start(known, plan, len(plan.to_run))
     for note in known.elements.notes:
         events.send(note)
     breaks = Breaks(known)
@@ -97,6 +87,21 @@ def build(request: Request, events: Events) -> BuildResult:
     finally:
         BuildLog(known.store).add(_log_entry(known, plan, result, status))
     return result
+
+
+def tell_start(known: Build, plan: Plan, steps_to_run: int) -> None:
+    """Tell that steps of a plan are about to run."""
+    known.events.send(
+        BuildStarted(
+            name=known.request.name,
+            version=__version__,
+            requested=known.request.elements,
+            elements=plan.elements,
+            steps=len(plan.steps),
+            steps_to_run=steps_to_run,
+            seconds=plan.seconds,
+        )
+    )
 
 
 def _log_entry(known: Build, plan: Plan, result: BuildResult | None, status: int) -> dict[str, Any]:

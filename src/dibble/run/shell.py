@@ -6,11 +6,9 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dibble import __version__
 from dibble.errors import UsageError
-from dibble.events import BuildStarted
 from dibble.plan.find_step import step_named
-from dibble.run.build import at_work, open_executor, open_workspace, runner
+from dibble.run.build import at_work, open_executor, open_workspace, runner, tell_start
 from dibble.run.enter_tree import A_SHELL, Side, What, enter, place_of
 from dibble.run.hooks import script_of
 from dibble.run.mounted_tree import masks_of
@@ -74,16 +72,7 @@ def shell(request: Request, events: Events, wanted: Wanted) -> int:
     )
     missing = _missing(plan, wanted)
     if missing:
-        events.send(
-            BuildStarted(
-                name=request.name,
-                version=__version__,
-                requested=request.elements,
-                elements=plan.elements,
-                steps=len(plan.steps),
-                steps_to_run=missing,
-            )
-        )
+        tell_start(known, plan, missing)
     with settings_kept():
         return run_in_namespace(lambda: _in_namespace(known, plan, wanted), network=not request.offline)
 
