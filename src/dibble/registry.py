@@ -53,6 +53,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "partitioning": "dibble.disk.nodes.partition:Partitioning",
         "lvm": "dibble.disk.nodes.lvm:LvmNode",
         "raid": "dibble.disk.nodes.raid:Raid",
+        "luks": "dibble.disk.nodes.luks:LuksNode",
         "mkfs": "dibble.disk.nodes.mkfs:Mkfs",
         "mount": "dibble.disk.nodes.mount:Mount",
         "fstab": "dibble.disk.nodes.fstab:Fstab",

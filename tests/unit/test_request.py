@@ -163,6 +163,7 @@ DEFAULTS: dict[str, object] = {
     "min_tmpfs_gib": 2,
     "block_device_config": None,
     "block_device_source": "",
+    "secrets": {},
     "tools": "tree",
     "cwd": Path("/here"),
     "overwrite": False,

@@ -48,17 +48,20 @@ def layout_of(graph: Graph, content: ContentSize, defaults: Defaults) -> Layout:
         extents[image.name] = Extent(image.name, 0, size)
         if table is not None:
             extents.update(TABLES[table.label].place(table, size, image.sector_size))
+    sector_sizes: dict[str, int] = {}
     for volume in graph.volumes:
-        _place_volume(volume, extents)
-    layout = Layout(graph, sizes, extents, defaults.seed)
+        _place_volume(volume, extents, sector_sizes)
+    layout = Layout(graph, sizes, extents, defaults.seed, sector_sizes)
     for filesystem in graph.filesystems:
         _check_room(layout, filesystem, content, defaults)
     return layout
 
 
-def _place_volume(volume: Volume, extents: dict[str, Extent]) -> None:
-    """Add the extents of a volume's devices to those of its bases."""
+def _place_volume(volume: Volume, extents: dict[str, Extent], sector_sizes: dict[str, int]) -> None:
+    """Add the extents of a volume's devices to those of its bases, and sizes of sectors that are its own."""
     for name, placed in volume.place({base: extents[base].size for base in volume.bases}).items():
+        if placed.sector_size:
+            sector_sizes[name] = placed.sector_size
         if placed.base:
             below = extents[placed.base]
             assert placed.offset + placed.size <= below.size, "a device lies within its base"

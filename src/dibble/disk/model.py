@@ -16,6 +16,7 @@ from uuid import UUID  # noqa: TC003 - dataclass field type
 from dibble.errors import Where
 
 if TYPE_CHECKING:
+    from dibble.disk.secrets import Secret
     from dibble.disk.volumes.base import Volume
 
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Defaults:
     """What the request and the resolved distribution give to the description.
 
-    `seed` is the namespace of every derived UUID (uuid5), so that the same recipe gives the same ids.
+    `seed` is the namespace of every derived UUID (uuid5), so that the same recipe gives the same ids. `secrets` are
+    what the user gave, by name; None where nothing is going to be written. Nodes hold those that they need.
     """
 
     seed: UUID
@@ -35,6 +37,7 @@ class Defaults:
     journal_mib: int = 64
     max_online_resize: int | None = None
     sector_size: int | None = None
+    secrets: Mapping[str, Secret] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +196,23 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A graph with all sizes known. `image_sizes` in bytes by image; `extents` of every image, partition and device."""
+    """A graph with all sizes known. `image_sizes` in bytes by image; `extents` of every image, partition and device;
+    `sector_sizes`, in bytes, of devices that have larger sectors than those below them."""
 
     graph: Graph
     image_sizes: Mapping[str, int]
     extents: Mapping[str, Extent]
     seed: UUID
+    sector_sizes: Mapping[str, int] = field(default_factory=dict)
 
     def filesystem_extent(self, filesystem: Filesystem) -> Extent:
         return self.extents[filesystem.base]
+
+    def sector_size_of(self, device: str) -> int:
+        """Bytes of a device's sectors: the largest of it and all below it."""
+        below = self.graph.below(device)
+        sizes = [image.sector_size for image in self.graph.images if image.name in below]
+        return max(*sizes, *(self.sector_sizes.get(name, 0) for name in below))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dibble.disk.model import Graph
 
 _HEADER = "# Made with the image, from its block-device description.\n"
+_EARLY = ("/", "/usr")  # what an initramfs mounts
 _PROGRAMS = ("usr/sbin", "sbin", "usr/bin", "bin")
 
 
@@ -64,6 +65,13 @@ class SystemFiles:
 
 def system_files(graph: Graph) -> SystemFiles:
     """What the volumes of a disk need in its system, in their order."""
+    early = {
+        volume.name
+        for mount in graph.mounts
+        for filesystem in graph.filesystems
+        if mount.point in _EARLY and mount.base == filesystem.name
+        for volume in graph.volumes_below(filesystem.base)
+    }
     files: dict[tuple[str, ...], SystemFile] = {}
     programs: dict[str, str] = {}
     for volume in graph.volumes:
@@ -72,5 +80,6 @@ def system_files(graph: Graph) -> SystemFiles:
         programs[system.program] = system.element
         if system.files:
             file = files.get(system.files, SystemFile(system.files, (), system.first))
-            files[system.files] = replace(file, lines=(*file.lines, system.line))
+            line = (system.early_line if volume.name in early else "") or system.line
+            files[system.files] = replace(file, lines=(*file.lines, line))
     return SystemFiles(tuple(files.values()), programs)

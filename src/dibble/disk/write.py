@@ -139,6 +139,6 @@ def _write_filesystem(  # noqa: PLR0917 - internal, called once
         toolbox=toolbox,
         events=events,
         epoch=epoch,
-        sector_size=_image_of(layout, layout.graph.image_of(filesystem.base)).sector_size,
+        sector_size=layout.sector_size_of(filesystem.base),
     )
     kind.write(filesystem, place)

@@ -62,6 +62,7 @@ HOST_ONLY: tuple[tuple[str, str], ...] = (
     ("DIBBLE_REMOTE_CACHE*", "where this machine shares its layers; decides nothing of what they are"),
     ("DIBBLE_KEEP_ON_FAILURE", "what is kept of a failure decides nothing of an image"),
     ("DIBBLE_ENVIRONMENT*", "the preset's elements, variables and settings count, not its name"),
+    ("DIBBLE_SECRETS", "host files with secrets, which no hook needs"),
     ("DIBBLE_COMMAND", "how the caller calls dibble"),
     ("FSSPEC_*", "settings of the remote cache, with credentials"),
     ("LISTEN_*", "descriptors of the host's service manager"),

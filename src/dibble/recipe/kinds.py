@@ -149,6 +149,26 @@ def _pair_value(value: object) -> str:
     return ("on" if value else "off") if isinstance(value, bool) else scalar_text(value)
 
 
+def _named_files_of_text(value: str) -> tuple[str, ...]:
+    name, equals, file = value.partition("=")
+    if not (_FILE_NAME.fullmatch(name) and equals and file) or "\0" in file:
+        raise ValueError(f"takes a name, =, and a file, not {_shown(value)}")
+    return (value,)
+
+
+def _named_files_of_data(value: object) -> tuple[str, ...]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"takes a map of names to files, not {_named(value)}")
+    pairs = (_named_files_of_text(f"{scalar_text(name)}={scalar_text(file)}") for name, file in value.items())
+    return tuple(text for pair in pairs for text in pair)
+
+
+def named_files_of_list(value: str) -> tuple[str, ...]:
+    """`NAME=FILE,NAME=FILE`, as a variable has it."""
+    return tuple(text for pair in value.split(",") for text in _named_files_of_text(pair))
+
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 CHECKSUMS = ("md5", "sha256")
 
 
@@ -212,6 +232,7 @@ FLAG = Kind("", _flag_of_text, _flag_of_data, {"type": "boolean"}, flag=True)
 WORDS = Kind("NAME,NAME", words_of, _words_of_data, _LIST, gathers=True)
 FORMATS = Kind("FORMAT,FORMAT", words_of, _words_of_data, _LIST)
 PAIRS = Kind("K=V,K=V", _text, _pairs_of_data, {"type": ["object", "string"]})
+NAMED_FILES = Kind("NAME=FILE", _named_files_of_text, _named_files_of_data, {"type": "object"}, gathers=True)
 PATHS = Kind("DIR:DIR", _paths_of_text, _words_of_data, {"type": "array", "items": {"type": "string"}})
 CHECKSUM = Kind(
     "",

@@ -195,6 +195,7 @@ def merge(
         min_tmpfs_gib=chosen.get("min_tmpfs", 1 if ramdisk else DEFAULT_MIN_TMPFS_GIB),
         block_device_config=block_device,
         block_device_source=recipe.block_device_source or ("DIB_BLOCK_DEVICE_CONFIG" if block_device else ""),
+        secrets=_secrets(host, base.settings, twins, recipe.settings, command_line.settings),
         tools="host" if tools == "host" else "tree",
         cwd=host.cwd,
         overwrite=chosen.get("overwrite", False),
@@ -270,6 +271,12 @@ def cache_dir_of(asked: str | None, environ: Mapping[str, str], host: Host) -> P
         return host.cwd / asked
     base = environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else host.home / ".cache") / "dibble"
+
+
+def _secrets(host: Host, *sources: Settings) -> dict[str, Path]:
+    """The files of all sources, by name; the last one that has a name wins."""
+    pairs = (pair for source in sources for pair in _Chosen(source).get("secrets", ()))
+    return {name: host.cwd / file for name, _, file in (pair.partition("=") for pair in pairs)}
 
 
 def _remote_cache(chosen: _Chosen, host: Host) -> RemoteCache | None:

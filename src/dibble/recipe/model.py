@@ -118,6 +118,8 @@ class Request:
     """YAML text, or `file://` and an absolute path; None: the elements' own."""
     block_device_source: str
     """Where that text stands, for messages: a recipe file or the variable's name. Lines in the text count as there."""
+    secrets: Mapping[str, Path]
+    """Files with secrets, by the names that descriptions use."""
     tools: Literal["tree", "host"]
     cwd: Path
     overwrite: bool

@@ -326,6 +326,16 @@ OPTIONS: tuple[Option, ...] = (
         variable="DIBBLE_REMOTE_CACHE_TRUST",
         recipe_key="remote-cache-trust",
     ),
+    Option(
+        "secrets",
+        kinds.NAMED_FILES,
+        "File with a secret that the disk's description names, such as a passphrase (docs/volumes.md). May be repeated.",
+        (),
+        ("--secret",),
+        variable="DIBBLE_SECRETS",
+        of_variable=kinds.named_files_of_list,
+        recipe_key="secrets",
+    ),
     # Without a place on the command line:
     Option(
         "fs_type", kinds.TEXT, "Type of the root file system (default: ext4).", variable="FS_TYPE", recipe_key="fs-type"

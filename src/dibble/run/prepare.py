@@ -19,6 +19,7 @@ from dibble.plan.refresh import Refresh
 from dibble.registry import load
 from dibble.run.environment import COMMANDS, image_environment
 from dibble.run.remote import remote_store
+from dibble.run.secrets import read_secrets
 from dibble.run.walk import Walk
 from dibble.store.facts import Facts
 from dibble.store.layers import LayerStore
@@ -188,6 +189,7 @@ def prepare(request: Request, events: Events) -> Build:
         journal_mib=request.mkfs_journal_size_mib,
         max_online_resize=request.max_online_resize,
         sector_size=_sector_size(request.environment.get("DIB_BLOCK_SIZE", "")),
+        secrets=read_secrets(request.secrets, store),
     )
     graph = parse(choice.text, source=source, defaults=defaults)
     mirrors = host_mirrors()

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A device of `size` bytes. `base` and `offset` say where it lies, as it is and in one piece, in a device below;
-    without a base, `write` brings its content there."""
+    without a base, `write` brings its content there. `sector_size` in bytes, where it is larger than that of its bases.
+    """
 
     size: int
     base: str = ""
     offset: int = 0
+    sector_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class System:
     line for a file (`dibble.disk.system_files`), or neither.
 
     `files` are its absolute paths in distributions: the first whose directory an image has, else the last. `first` is
-    what it has to say besides, if packages have left none.
+    what it has to say besides, if packages have left none. `early_line`, if any, stands in place of `line` where the
+    initramfs must find the devices, as `/` or `/usr` is on them.
     """
 
     program: str
@@ -67,6 +70,7 @@ class System:
     files: tuple[str, ...] = ()
     line: str = ""
     first: str = ""
+    early_line: str = ""
 
 
 class Volume(Protocol):
