@@ -81,6 +81,8 @@ CASES: list[tuple[list[str], dict[str, str], str, object]] = [
     ([], {"DIB_OFFLINE": "0"}, "offline", True),
     ([], {"DIB_OFFLINE": ""}, "offline", False),
     ([], {"DIBBLE_MAX_AGE": "1.5h"}, "max_age_s", 5400),
+    (["--secret", "a=one", "--secret", "b=/two"], {}, "secrets", {"a": Path("/here/one"), "b": Path("/two")}),
+    (["--secret", "a=one"], {"DIBBLE_SECRETS": "a=x,b=y"}, "secrets", {"a": Path("/here/one"), "b": Path("/here/y")}),
     ([], {"DIBBLE_REFRESH": "install.d, root"}, "refresh", ("install.d", "root")),
     ([], {"DIBBLE_KEEP_ON_FAILURE": "1"}, "keep_on_failure", True),
     ([], {"DIBBLE_KEEP_ON_FAILURE": "0"}, "keep_on_failure", False),

@@ -275,8 +275,13 @@ def cache_dir_of(asked: str | None, environ: Mapping[str, str], host: Host) -> P
 
 def _secrets(host: Host, *sources: Settings) -> dict[str, Path]:
     """The files of all sources, by name; the last one that has a name wins."""
-    pairs = (pair for source in sources for pair in _Chosen(source).get("secrets", ()))
-    return {name: host.cwd / file for name, _, file in (pair.partition("=") for pair in pairs)}
+    found: dict[str, Path] = {}
+    for source in sources:
+        pairs: tuple[str, ...] = _Chosen(source).get("secrets", ())
+        for pair in pairs:
+            name, _, file = pair.partition("=")
+            found[name] = host.cwd / file
+    return found
 
 
 def _remote_cache(chosen: _Chosen, host: Host) -> RemoteCache | None:

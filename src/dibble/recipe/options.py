@@ -329,7 +329,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "secrets",
         kinds.NAMED_FILES,
-        "File with a secret that the disk's description names, such as a passphrase (docs/volumes.md). May be repeated.",
+        "File with a secret that the disk's description names (docs/volumes.md). May be repeated.",
         (),
         ("--secret",),
         variable="DIBBLE_SECRETS",

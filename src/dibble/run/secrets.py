@@ -35,5 +35,7 @@ def _read(name: str, path: Path, store: Store) -> Secret:
         ) from error
     if not content.strip(b"\n") or len(content) > _MOST:
         what = "is empty" if len(content) <= _MOST else f"is larger than {_MOST >> 20} MiB"
-        raise UsageError(f'the file {path} of the secret "{name}" {what}', hint="write the passphrase or the key into it")
+        raise UsageError(
+            f'the file {path} of the secret "{name}" {what}', hint="write the passphrase or the key into it"
+        )
     return Secret(name, mark_of(store, content), content)

@@ -9,7 +9,7 @@ from uuid import UUID  # noqa: TC003 - dataclass field type
 from dibble.disk.secrets import Secret  # noqa: TC001 - dataclass field type
 from dibble.disk.sizes import human, round_down, round_up
 from dibble.disk.volumes import luks_keys
-from dibble.disk.volumes.base import Placed, Region, Spot, System
+from dibble.disk.volumes.base import Placed, Spot, System
 from dibble.disk.volumes.luks_header import (
     COPY_SALT_BYTES,
     DATA_AT,
@@ -95,7 +95,7 @@ class Luks:
     def path_of(self, device: str) -> str:
         return f"/dev/mapper/{device}"
 
-    def needed(self, wanted: Mapping[str, int], fixed: Mapping[str, int]) -> dict[str, int]:  # noqa: ARG002 - Volume
+    def needed(self, wanted: Mapping[str, int], fixed: Mapping[str, int]) -> dict[str, int]:
         return {self.base: DATA_AT + max(round_up(wanted.get(self.name, 0), self.sector_size), self.sector_size)}
 
     def place(self, sizes: Mapping[str, int]) -> dict[str, Placed]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence  # noqa: TC003 - a type alias at run time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,6 @@ def derived(secrets: Sequence[bytes], kdf: Kdf, uuid: UUID, content: bytes) -> C
     return lambda purpose, size: hashlib.shake_256(key + content + purpose.encode()).digest(size)
 
 
-def random(purpose: str, size: int) -> bytes:  # noqa: ARG001 - a Chance
+def random(purpose: str, size: int) -> bytes:
     """True chance: no two containers are alike."""
     return os.urandom(size)
