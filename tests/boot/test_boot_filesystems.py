@@ -1,4 +1,4 @@
-"""Root on xfs, btrfs with subvolumes, LVM on RAID; and a kernel finds in every file system what was written into it."""
+"""Root on xfs, btrfs with subvolumes, LVM on RAID, LUKS; and a kernel finds in every file system what was written into it."""
 
 from __future__ import annotations
 
@@ -78,6 +78,15 @@ LVM_ON_RAID_ROOT = """
         extents: 100%FREE
         mkfs: {type: ext4, mount: {mount_point: /, fstab: {options: defaults, fsck-passno: 1}}}
 """
+LUKS_ROOT = """
+      - {name: boot, size: 300MiB, mkfs: {type: ext4, mount: {mount_point: /boot, fstab: {fsck-passno: 2}}}}
+      - {name: root, size: 100%}
+- luks:
+    name: vault
+    base: root
+    passphrase: disk
+    mkfs: {name: mkfs_root, type: ext4, mount: {mount_point: /, fstab: {fsck-passno: 1}}}
+"""
 STATE = {
     "state": "systemctl is-system-running --wait",
     "failed": "systemctl --failed --no-legend --plain",
@@ -86,7 +95,7 @@ STATE = {
 }
 
 
-def built(person: Person, name: str, layout: str, *more: str, torture: bool = False) -> Path:
+def built(person: Person, name: str, layout: str, *more: str, torture: bool = False, secret: str | None = None) -> Path:
     directory = person.directory(f"boot-{name}")
     (directory / "layout.yaml").write_text(layout)
     (directory / "elements").mkdir()
@@ -113,7 +122,11 @@ def built(person: Person, name: str, layout: str, *more: str, torture: bool = Fa
         DIB_BLOCK_DEVICE_CONFIG=f"file://{directory}/layout.yaml",
         ELEMENTS_PATH=str(directory / "elements"),
     )
-    person.dibble("build", "-o", "image", *elements, cwd=directory, env=env, timeout=1800)
+    options = []
+    if secret is not None:
+        (directory / "secret").write_text(secret + "\n")
+        options = ["--secret", "disk=secret"]
+    person.dibble("build", "-o", "image", *options, *elements, cwd=directory, env=env, timeout=1800)
     grow(directory / "image.qcow2")
     return directory / "image.qcow2"
 
@@ -185,4 +198,29 @@ def test_root_on_a_logical_volume_on_a_mirror(debian_packages: None) -> None:
     assert printed["group"].strip().startswith("/dev/md")
     assert printed["arrays"].startswith("ARRAY /dev/md/array metadata=1.2 UUID=")
     assert printed["in initramfs"], "the initramfs knows the array"
+    assert (printed["failed"], printed["state"]) == ("", "running")
+
+
+def test_root_in_a_container_that_opens_with_a_passphrase_on_the_serial_line(debian_packages: None) -> None:
+    person = ourselves()
+    secret = "correct horse battery"
+    image = built(person, "luks", HEAD + LUKS_ROOT, "cryptsetup", secret=secret)
+    commands = {
+        **STATE,
+        "source": "findmnt --noheadings --output SOURCE /",
+        "container": "sudo cryptsetup status vault",
+        "header": "sudo cryptsetup luksDump /dev/vda3",
+        "crypttab": "grep ^vault /etc/crypttab",
+        "in the image": f"sudo grep -r -a -l -F '{secret}' /etc /boot /var /root /usr/local || echo nowhere",
+    }
+    passphrase = str(image.with_name("secret"))
+    told, printed = boot(person, image, "devuser", commands, "--firmware", "bios", "--passphrase-file", passphrase)
+    assert told["seconds"]["kernel"] < told["seconds"]["unlock"] < told["seconds"]["prompt"]
+    assert printed["root"].split() == ["ext4", "/"]
+    assert printed["source"] == "/dev/mapper/vault"
+    assert "LUKS2" in printed["container"]
+    assert "aes-xts-plain64" in printed["container"]
+    assert "argon2id" in printed["header"]
+    assert printed["crypttab"].endswith(" none luks,initramfs")
+    assert printed["in the image"] == "nowhere"
     assert (printed["failed"], printed["state"]) == ("", "running")

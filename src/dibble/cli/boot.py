@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from dibble.evidence.qemu import Accelerator
 
 KVM = Path("/dev/kvm")
-_MOMENTS = {"output": "first output", "kernel": "kernel", "prompt": "prompt", "shell": "logged in", "end": "end"}
+_MOMENTS = {
+    "output": "first output",
+    "kernel": "kernel",
+    "unlock": "disk unlocked",
+    "prompt": "prompt",
+    "shell": "logged in",
+    "end": "end",
+}
 
 
 @click.command(
@@ -55,6 +62,9 @@ _MOMENTS = {"output": "first output", "kernel": "kernel", "prompt": "prompt", "s
     "--login", "user", metavar="USER", help="Log in when the prompt comes, and shut the guest down at the end."
 )
 @click.option("--password", metavar="TEXT", help="The user's password; without, none must be asked for.")
+@click.option(
+    "--passphrase-file", type=click.Path(path_type=Path), metavar="FILE", help="Its line opens encrypted disks."
+)
 @click.option("--command", "commands", multiple=True, metavar="COMMAND", help="Run it in the guest; several allowed.")
 @click.option("--environment", metavar="NAME", help="Devices and source of settings as there: openstack, ec2, vmware …")
 @click.option(
@@ -116,6 +126,7 @@ def _request(image: Path, options: dict[str, Any]) -> BootRequest:
         network=not options["no_network"],
         writable=options["writable"],
         marker=options["marker"],
+        passphrase=_text_of(options["passphrase_file"]).removesuffix("\n") if options["passphrase_file"] else None,
         login=Login(options["user"], options["password"]) if options["user"] is not None else None,
         commands=options["commands"],
         timeout_s=options["timeout_s"],

@@ -35,6 +35,9 @@ _SHOWN_LINES = 15
 _SHOWN_WIDTH = 200
 _NUDGE_S = 10.0
 _KERNEL = re.compile(r"Linux version \d")
+# Debian's initramfs; cryptsetup(8); systemd-ask-password(1), by which dracut asks too.
+_PASSPHRASE = re.compile(r"Please unlock disk [^\n:]+: |(?i:enter passphrase for) [^\n]+?(?:: ?|\))")
+_WRONG_PASSPHRASE = re.compile(r"No key available with this passphrase|bad password or options|Incorrect passphrase")
 
 # What a machine says that will not come up → the sentence for it, and the mend.
 _GIVEN_UP: tuple[tuple[re.Pattern[str], str, str], ...] = (
@@ -90,6 +93,8 @@ class BootRequest:
     network: bool = True
     writable: bool = False
     marker: str | None = None
+    passphrase: str | None = field(default=None, repr=False)
+    """Typed whenever the guest asks for that of an encrypted disk."""
     login: Login | None = None
     commands: tuple[str, ...] = ()
     timeout_s: float = 300.0
@@ -100,7 +105,7 @@ class BootRequest:
 
 @dataclass(frozen=True, slots=True)
 class BootResult:
-    """How it went. `seconds` since QEMU's start, by name: output, kernel, prompt, shell, end; only what came.
+    """How it went. `seconds` since QEMU's start, by name: output, kernel, unlock (a passphrase was typed), prompt, shell, end; only what came.
 
     `powered_off` is None when nobody asked the guest to. `failure` is what kept the boot from going on.
     """
@@ -305,17 +310,30 @@ class _Boot:
     def _wait_for(self, wanted: re.Pattern[str], deadline: float) -> None:
         marker = self._request.marker
         self._waiting_for = "the login prompt" if marker is None else f"the text {marker!r}"
-        patterns = [wanted, *(pattern for pattern, _, _ in _GIVEN_UP), _KERNEL]
+        given_up = [pattern for pattern, _, _ in _GIVEN_UP]
+        patterns = [wanted, *given_up, _PASSPHRASE, _WRONG_PASSPHRASE, _KERNEL]
         while True:
             index = self._console.expect(patterns, deadline).index
             if index == 0:
                 return
+            if patterns[index] in (_PASSPHRASE, _WRONG_PASSPHRASE):
+                self._unlock(refused=patterns[index] is _WRONG_PASSPHRASE)
+                continue
             if index <= len(_GIVEN_UP):
                 self._console.read_until_quiet(0.5, 2.0)  # what it says about it
                 _, sentence, hint = _GIVEN_UP[index - 1]
                 raise BootError(sentence + self._shown(), hint=hint)
             self.note("kernel")
             patterns.remove(_KERNEL)
+
+    def _unlock(self, *, refused: bool) -> None:
+        hint = "write it into a file and give that with --passphrase-file"
+        if refused:
+            raise BootError("the encrypted disk does not open with the passphrase" + self._shown(), hint=hint)
+        if self._request.passphrase is None:
+            raise BootError("the guest asks for the passphrase of an encrypted disk", hint=hint)
+        self._console.send(self._request.passphrase + "\n")
+        self.note("unlock")
 
     def _nudge(self, prompt: re.Pattern[str], deadline: float) -> None:
         """Wait for the login prompt, which may have passed by before the marker; an empty line brings it again."""

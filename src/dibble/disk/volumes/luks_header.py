@@ -29,7 +29,7 @@ _HASH_BYTES = 32
 SALT_BYTES = 32
 COPY_SALT_BYTES = 64
 DIGEST_ITERATIONS = 1000
-"""Of PBKDF2 for the digest: the fewest that the format has. A volume key has 256 bits at least and cannot be guessed."""
+"""Of PBKDF2 for the digest: the fewest that the format has. Nobody guesses a volume key of 256 bits or more."""
 LABEL_BYTES = 47
 """Room for the label, less the zero behind it."""
 SLOTS = 32
