@@ -1,4 +1,4 @@
-"""Root on xfs, btrfs with subvolumes, LVM on RAID, LUKS; and a kernel finds in every file system what was written into it."""
+"""Root on xfs, btrfs with subvolumes, LVM on RAID, LUKS; and a kernel finds in every file system what belongs there."""
 
 from __future__ import annotations
 

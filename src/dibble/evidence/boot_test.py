@@ -105,7 +105,8 @@ class BootRequest:
 
 @dataclass(frozen=True, slots=True)
 class BootResult:
-    """How it went. `seconds` since QEMU's start, by name: output, kernel, unlock (a passphrase was typed), prompt, shell, end; only what came.
+    """How it went. `seconds` since QEMU's start, by name: output, kernel, unlock (a passphrase was typed), prompt,
+    shell, end; only what came.
 
     `powered_off` is None when nobody asked the guest to. `failure` is what kept the boot from going on.
     """
