@@ -212,7 +212,7 @@ def test_root_in_a_container_that_opens_with_a_passphrase_on_the_serial_line(deb
         "header": "sudo cryptsetup luksDump /dev/vda3",
         "crypttab": "grep ^vault /etc/crypttab",
         # written so that the order, which sudo puts into the journal, is not found
-        "in the image": f"sudo grep -r -a -l '[{secret[0]}]{secret[1:]}' /etc /boot /var /root /usr/local || echo nowhere",
+        "in the image": f"sudo grep -r -a -l '[{secret[0]}]{secret[1:]}' /etc /boot /var /root || echo nowhere",
     }
     passphrase = str(image.with_name("secret"))
     told, printed = boot(person, image, "devuser", commands, "--firmware", "bios", "--passphrase-file", passphrase)
