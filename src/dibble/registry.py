@@ -54,6 +54,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "lvm": "dibble.disk.nodes.lvm:LvmNode",
         "raid": "dibble.disk.nodes.raid:Raid",
         "luks": "dibble.disk.nodes.luks:LuksNode",
+        "verity": "dibble.disk.nodes.verity:VerityNode",
         "mkfs": "dibble.disk.nodes.mkfs:Mkfs",
         "mount": "dibble.disk.nodes.mount:Mount",
         "fstab": "dibble.disk.nodes.fstab:Fstab",

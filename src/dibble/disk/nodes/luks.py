@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid5
 
 from dibble.disk.nodes.base import NodeInfo, nearest
+from dibble.disk.nodes.mapper import check_mapper_name
 from dibble.disk.secrets import Secret
 from dibble.disk.sizes import human, parse_size
 from dibble.disk.volumes.luks import CIPHER, Key, Luks
@@ -16,8 +17,6 @@ from dibble.disk.volumes.luks_keys import Kdf
 if TYPE_CHECKING:
     from dibble.disk.nodes.base import Context, Entry
 
-_NAME = re.compile(r"(?!-)[a-zA-Z0-9#+=@_.-]{1,127}")
-"""A name of the device mapper (DM_NAME_LEN of linux/dm-ioctl.h) that udev and crypttab(5) take as it is."""
 _KEY_BITS = {512: 64, 256: 32}
 """Bits of the volume key, half of which are AES's own in XTS → bytes."""
 SECTOR_SIZES = (512, 1024, 2048, 4096)
@@ -45,9 +44,7 @@ class LuksNode:
 
     @staticmethod
     def parse(entry: Entry, context: Context) -> Luks:
-        if not _NAME.fullmatch(entry.name) or entry.name in (".", "..", "control"):
-            hint = "use at most 127 letters, digits, and . _ - + = @, no hyphen first"
-            entry.refuse("has a name that the device mapper does not take", hint, "name")
+        check_mapper_name(entry)
         if (cipher := entry.text("cipher") or CIPHER) != CIPHER:
             entry.refuse(f'has the cipher "{cipher}"', f'remove "cipher", or write {CIPHER}', "cipher")
         label = entry.text("label") or ""

@@ -1,19 +1,13 @@
 """AES-XTS of whole devices as dm-crypt has it with `aes-xts-plain64` (Documentation/admin-guide/device-mapper/
-dm-crypt.rst): each sector is a unit of its own, whose number is the tweak. In several processes, as Python's threads
-would wait for each other between sectors."""
+dm-crypt.rst): each sector is a unit of its own, whose number is the tweak."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dibble.errors import HostError
+from dibble.disk.volumes.workers import PIECE, TASKS, read_piece, workers
 from dibble.store.sparse import data_ranges, write_at
 
 if TYPE_CHECKING:
@@ -21,8 +15,6 @@ if TYPE_CHECKING:
 
     from dibble.disk.volumes.base import Region
 
-_PIECE = 1 << 20
-"""Bytes in memory at a time, for each process; a multiple of every size of sectors."""
 UNIT = 512
 """Sectors are counted in these bytes, also where they are larger."""
 
@@ -45,9 +37,9 @@ def encrypted(key: bytes, data: bytes, first: int, sector_size: int) -> bytes:
 def digest_of_content(source: Region) -> bytes:
     """A digest of a device's bytes, the same wherever its file has holes."""
     known = hashlib.sha256(source.size.to_bytes(8, "little"))
-    with _workers() as pool:
+    with workers() as pool:
         places = list(_pieces_with_data(source))
-        for at, digest in zip(places, pool.map(_Hashing(source), places, chunksize=16), strict=True):
+        for at, digest in zip(places, pool.map(_Hashing(source), places, chunksize=TASKS), strict=True):
             if digest:
                 known.update(at.to_bytes(8, "little") + digest)
     return known.digest()
@@ -56,24 +48,9 @@ def digest_of_content(source: Region) -> bytes:
 def encrypt(source: Region, target: Region, key: bytes, sector_size: int) -> None:
     """Write all of `source`, holes too, to the beginning of `target`; sizes are multiples of the sectors'."""
     work = _Encrypting(source, target, key, sector_size)
-    with _workers() as pool:
-        for _ in pool.map(work, range(0, source.size, _PIECE), chunksize=16):
+    with workers() as pool:
+        for _ in pool.map(work, range(0, source.size, PIECE), chunksize=TASKS):
             pass
-
-
-@contextlib.contextmanager
-def _workers() -> Iterator[ProcessPoolExecutor]:
-    """Raises HostError when one of them is killed."""
-    # fork: the modules are loaded, and the key goes to no other program
-    context = multiprocessing.get_context("fork")
-    try:
-        with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=context) as pool:
-            yield pool
-    except BrokenProcessPool as error:
-        raise HostError(
-            "a process that encrypted a disk was killed",
-            hint="if nobody killed it, the machine may have run out of memory: see dmesg",
-        ) from error
 
 
 def _pieces_with_data(source: Region) -> Iterator[int]:
@@ -82,18 +59,9 @@ def _pieces_with_data(source: Region) -> Iterator[int]:
     with source.path.open("rb") as file:
         for start, length in data_ranges(file.fileno(), source.offset, source.offset + source.size):
             begin, end = start - source.offset, start - source.offset + length
-            for number in range(max(begin // _PIECE, last + 1), -(-end // _PIECE)):
-                yield number * _PIECE
+            for number in range(max(begin // PIECE, last + 1), -(-end // PIECE)):
+                yield number * PIECE
                 last = number
-
-
-def _read(source: Region, at: int) -> bytes:
-    """A piece of a region."""
-    size = min(_PIECE, source.size - at)
-    with source.path.open("rb", buffering=0) as file:
-        data = os.pread(file.fileno(), size, source.offset + at)
-    assert len(data) == size, "a region lies within its file"
-    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +70,7 @@ class _Hashing:
 
     def __call__(self, at: int) -> bytes:
         """The digest of a piece; empty for zeros."""
-        data = _read(self.source, at)
+        data = read_piece(self.source, at)
         return b"" if data.count(0) == len(data) else hashlib.sha256(data).digest()
 
 
@@ -114,6 +82,6 @@ class _Encrypting:
     sector_size: int
 
     def __call__(self, at: int) -> None:
-        data = encrypted(self.key, _read(self.source, at), at // UNIT, self.sector_size)
+        data = encrypted(self.key, read_piece(self.source, at), at // UNIT, self.sector_size)
         with self.target.path.open("r+b", buffering=0) as file:
             write_at(file.fileno(), data, self.target.offset + at)
