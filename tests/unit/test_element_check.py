@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.unit.element_trees import make_element
 
 from dibble.elements.check import check
+from dibble.elements.find import Catalogue
 from dibble.elements.hooks import merge
+from dibble.elements.lint import lint_element
+from dibble.elements.readers.documents import read_text
 from dibble.errors import ElementError
 from dibble.plan.manifest import manifest_of
 from dibble.sandbox.process import run
@@ -118,7 +122,7 @@ def test_a_link_out_of_the_element_is_refused(tmp_path: Path) -> None:
     link.symlink_to("../../other/install.d/20-y")
     error = refused(element)
     assert "../../other/install.d/20-y" in error.message
-    assert error.where.file == link
+    assert (error.where.file, error.where.line) == (link, 1)
 
 
 def test_a_link_within_the_merged_tree_is_in_order(tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_links_in_a_circle_are_warned_of(tmp_path: Path, goals: tuple[str, ...])
         (element.path / f"install.d/{number}-x").symlink_to(goal)
     notes = warnings_of(element)
     assert len(notes) == len(goals)
-    assert "10-x, element web: the link leads to" in notes[0]
+    assert "10-x:1, element web: the link leads to" in notes[0]
     assert "in a circle" in notes[0]
     manifest_of(merge([element]), {})
 
@@ -170,10 +174,55 @@ def test_what_does_not_run_is_warned_of(tmp_path: Path) -> None:
     (element.path / "install.d/16-x").chmod(0o755)
     dotted, mode, link, bare = warnings_of(element)
     assert "11-x.sh does not run: a script's name" in dotted
+    assert "install.d/11-x.sh:1, element web: " in dotted
     assert "12-x does not run, because it is not executable" in mode
-    assert "14-x, element web: the link leads to nowhere" in link
+    assert "install.d/12-x:1, element web: " in mode
+    assert "14-x:1, element web: the link leads to nowhere" in link
     assert "15-x has no interpreter line" in bare
     assert "install.d/15-x:1, element " in bare
+
+
+def test_what_is_no_file_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    element = make_element(tmp_path, "web", scripts=["install.d/10-x"], files={"static/etc/x": "x\n"})
+    for name in ("pipe", "install.d/20-pipe", "static/etc/pipe"):
+        os.mkfifo(element.path / name)
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(element.path / "install.d/30-socket"))
+    (element.path / "nothing").symlink_to("nowhere")
+    tree = merge([element])
+    assert list(tree.files) == ["install.d/10-x", "static/etc/x"]
+    assert [note.level for note in tree.notes] == ["warning"] * 5
+    begin = f"{element.path}/"
+    assert [note.text.removeprefix(begin) for note in tree.notes] == [
+        "install.d/20-pipe:1, element web: 20-pipe is a named pipe, which no build takes",
+        "install.d/30-socket:1, element web: 30-socket is a socket, which no build takes",
+        "nothing:1, element web: nothing is a link to nothing, which no build takes",
+        "pipe:1, element web: pipe is a named pipe, which no build takes",
+        "static/etc/pipe:1, element web: pipe is a named pipe, which no build takes",
+    ]
+    (element.path / "README.rst").write_text("web\n")
+    found = [(str(f.file).removeprefix(begin), f.line) for f in lint_element(element, Catalogue({}, {}))]
+    told = ["install.d/20-pipe", "install.d/30-socket", "nothing", "pipe", "static/etc/pipe"]
+    assert sorted({place for place in found if "10-x" not in place[0]}) == [(name, 1) for name in told]
+
+
+@pytest.mark.parametrize("name", ["install.d", "environment.d", "bin", "static"])
+def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path, name: str) -> None:
+    element = make_element(tmp_path, "web", {name: "echo\n", "README.rst": "web\n"})
+    error = refused(element)
+    assert "expects a directory" in error.message
+    assert (str(error.where.file), error.where.line) == (str(element.path / name), 1)
+    (found,) = lint_element(element, Catalogue({}, {}))
+    assert (found.file, found.line, found.message in error.message) == (element.path / name, 1, True)
+
+
+@pytest.mark.parametrize("name", ["element-deps", "pkg-map", "package-installs.yaml", "svc-map", "source-repository-x"])
+def test_a_pipe_in_the_place_of_a_file_that_is_read_is_told_and_never_waited_for(tmp_path: Path, name: str) -> None:
+    element = make_element(tmp_path, "web")
+    os.mkfifo(element.path / name)
+    with pytest.raises(ElementError, match="named pipe") as caught:
+        read_text(element.path / name, "web")
+    assert (caught.value.where.file, caught.value.where.line) == (element.path / name, 1)
 
 
 def test_an_unknown_section_of_a_map_is_warned_of(tmp_path: Path) -> None:

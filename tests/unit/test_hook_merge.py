@@ -126,7 +126,8 @@ def test_of_nested_duplicates_the_later_element_wins_with_a_warning(tmp_path: Pa
     assert tree.files["static/etc/conf"].element == "second"
     (note,) = tree.notes
     assert note.level == "warning"
-    assert note.text == "static/etc/conf: that of element second replaces that of first"
+    place = f"{b.path}/static/etc/conf:1, element second"
+    assert note.text == f"{place}: static/etc/conf replaces that of element first"
     assert merge([b, a]).files["static/etc/conf"].element == "first"
 
 
@@ -149,7 +150,7 @@ def test_of_top_level_duplicates_the_later_wins_and_only_the_unusual_ones_are_to
     b = make_element(tmp_path, "second", dict.fromkeys(files, "two"))
     tree = merge([a, b])
     assert {file.element for file in tree.files.values()} == {"second"}
-    assert sorted(note.text.partition(":")[0] for note in tree.notes) == ["data", "source-repository-x"]
+    assert sorted(note.text.partition(": ")[2].split()[0] for note in tree.notes) == ["data", "source-repository-x"]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

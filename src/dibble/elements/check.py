@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dibble.elements.hooks import SCRIPT_NAME
 from dibble.elements.phases import BY_DIRECTORY
 from dibble.elements.readers import package_installs, pkg_map, source_repositories, svc_map
+from dibble.elements.strange import misplaced
 from dibble.errors import ElementError, Where
 from dibble.events import Note
 
@@ -46,6 +47,12 @@ def check(elements: Sequence[Element], tree: HookTree) -> tuple[Note, ...]:
                 notes += _check_script(file, base.rpartition("/")[2])
         elif base:
             notes += _check_file(tree, file, top, base)
+        elif what := misplaced(name):
+            raise ElementError(
+                f"{name} {what}",
+                hint=f"make it a directory and put the file into it, or rename {name}",
+                where=Where(file=file.path, line=1, element=file.element),
+            )
     return tuple(notes)
 
 
@@ -60,9 +67,9 @@ def _check_file(tree: HookTree, file: HookFile, top: str, base: str) -> Iterator
         _check_sourced(file)
 
 
-def _warning(file: HookFile, message: str, line: int | None = None) -> Note:
-    place = f"{file.path}:{line}" if line else str(file.path)
-    return Note(text=f"{place}, element {file.element}: {message}", level="warning")
+def _warning(file: HookFile, message: str, line: int = 1) -> Note:
+    """What is wrong with a file as a whole stands at its first line."""
+    return Note(text=f"{Where(file.path, line, element=file.element)}: {message}", level="warning")
 
 
 def _check_link(tree: HookTree, link: HookFile) -> Iterator[Note]:
@@ -77,7 +84,7 @@ def _check_link(tree: HookTree, link: HookFile) -> Iterator[Note]:
         raise ElementError(
             f"the link {link.name} leads to {goal}, out of the element, where no build finds it",
             hint="put a copy of the file in its place, or a link to a file of the element",
-            where=Where(file=link.path, element=link.element),
+            where=Where(file=link.path, line=1, element=link.element),
         )
     yield _warning(link, f"the link leads to {goal}, which is not in the element: nothing is run")
 

@@ -136,7 +136,7 @@ def unusable_because(element: Element) -> str:
         raise ElementError(
             f"{UNUSABLE} gives no reason",
             hint="write into it why the element cannot be used, or remove it",
-            where=Where(file=file, element=element.name),
+            where=Where(file=file, line=1, element=element.name),
         )
     return reason
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dibble.elements.model import Element, HookFile, HookTree
 from dibble.elements.phases import sees
+from dibble.elements.strange import strange
 from dibble.errors import ElementError, Where
 from dibble.events import Note
 
@@ -39,7 +40,7 @@ def merge(elements: Sequence[Element]) -> HookTree:
     the same file further down (`static/etc/x`), or of the same file beside the directories, the later element's is
     taken, with a warning where they differ. A directory that is a link counts as what it leads to; all other links
     stay links. Hidden entries of elements and of their directories, and what only serves an element's authors, are
-    left out.
+    left out; so is, with a warning, what is no file, directory or link.
     """
     merging = _Merging()
     for element in elements:
@@ -78,8 +79,11 @@ class _Merging:
                 if entry.name not in LEFT_OUT_DIRECTORIES:
                     self._directory(element, entry.name, entry.stat().st_mode)
                     self.walk(element, Path(entry.path), entry.name, self._place_hook)
-            elif entry.is_file() and not _left_out(entry.name):
-                self._place_top(element, entry.name, entry)
+            elif entry.is_file():
+                if not _left_out(entry.name):
+                    self._place_top(element, entry.name, entry)
+            else:
+                self._leave_out(element, entry)
 
     def walk(
         self, element: Element, directory: Path, name: str, place: Callable[[Element, str, os.DirEntry[str]], None]
@@ -95,10 +99,16 @@ class _Merging:
                 self.walk(element, Path(entry.path), below, self.place_nested)
             elif entry.is_symlink() or entry.is_file():
                 place(element, below, entry)
+            else:
+                self._leave_out(element, entry)
+
+    def _leave_out(self, element: Element, entry: os.DirEntry[str]) -> None:
+        place = Where(entry.path, 1, element=element.name)
+        self._notes.append(Note(text=f"{place}: {entry.name} {strange(entry)}", level="warning"))
 
     def _directory(self, element: Element, name: str, mode: int) -> None:
         if name in self._files:
-            raise _conflict(name, self._files[name].element, element.name)
+            raise _conflict(name, self._files[name].element, element.name, element.path / name)
         self._directories[name] = (_normal_bits(mode), element.name)
 
     def _place_hook(self, element: Element, name: str, entry: os.DirEntry[str]) -> None:
@@ -107,7 +117,7 @@ class _Merging:
             raise ElementError(
                 f"duplicated hook {name}: the elements {before.element} and {element.name} both have it",
                 hint=f"rename it in one of them, or leave {before.element} or {element.name} out",
-                where=Where(file=entry.path, element=element.name),
+                where=Where(file=entry.path, line=1, element=element.name),
             )
         self._place(element, name, entry)
 
@@ -125,13 +135,14 @@ class _Merging:
 
     def _place(self, element: Element, name: str, entry: os.DirEntry[str]) -> None:
         if name in self._directories:
-            raise _conflict(name, self._directories[name][1], element.name)
+            raise _conflict(name, self._directories[name][1], element.name, Path(entry.path))
         executable = not entry.is_symlink() and bool(entry.stat().st_mode & 0o111)
         self._files[name] = HookFile(name, Path(entry.path), element.name, executable)
 
     def _warn_when_different(self, before: HookFile, after: HookFile) -> None:
         if _state(before) != _state(after):
-            text = f"{after.name}: that of element {after.element} replaces that of {before.element}"
+            place = Where(after.path, 1, element=after.element)
+            text = f"{place}: {after.name} replaces that of element {before.element}"
             self._notes.append(Note(text=text, level="warning"))
 
     def tree(self) -> HookTree:
@@ -152,10 +163,11 @@ def _left_out(name: str) -> bool:
     return name in LEFT_OUT_FILES or name.startswith("README") or name.endswith(".pyc")
 
 
-def _conflict(name: str, before: str, after: str) -> ElementError:
+def _conflict(name: str, before: str, after: str, place: Path) -> ElementError:
     return ElementError(
         f"{name} is a directory in one of the elements {before} and {after} and a file in the other",
         hint=f"rename it in one of them, or leave {before} or {after} out",
+        where=Where(file=place, line=1, element=after),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dibble.elements.find import depends_of, provides_of
 from dibble.elements.readers.documents import read_document, read_json
+from dibble.elements.strange import misplaced, strange
 from dibble.errors import ElementError
 
 if TYPE_CHECKING:
@@ -53,11 +54,14 @@ _HEREDOC = re.compile(r"<<-?\s*[\"'\\]?(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something against a rule. `line` counts from 1; `rule` is empty where it cannot be switched off."""
+    """Something against a rule. `rule` is empty where it cannot be switched off.
+
+    `line` counts from 1; what is of a file as a whole stands at its first line, of a directory at none.
+    """
 
     file: Path
     message: str
-    line: int | None = None
+    line: int | None = 1
     rule: str = ""
 
     def __str__(self) -> str:
@@ -92,9 +96,9 @@ class _File:
     def is_shell(self) -> bool:
         return bool(re.search(r"\b(ba|da)?sh\b", self.shebang))
 
-    def report(self, message: str, line: int | None = None, rule: str = "") -> None:
+    def report(self, message: str, line: int | None = 1, rule: str = "") -> None:
         if rule not in self.disabled:
-            self.findings.append(Finding(self.path, message, line, rule))
+            self.findings.append(Finding(self.path, message, line or 1, rule))
 
     def has(self, pattern: re.Pattern[str]) -> bool:
         return any(pattern.match(line) for line in self.lines)
@@ -119,6 +123,7 @@ def lint(
         for directory in sorted(entry for entry in elements.iterdir() if entry.is_dir()):
             if directory.name != "__pycache__":
                 _check_readme(directory, findings)
+                _check_entries(directory, skip, findings)
         for path in _files(elements, skip):
             _check_file(path, findings, disabled, python_problems)
         for path in _files(library, skip) if library else ():
@@ -145,6 +150,7 @@ def lint_element(
     findings: list[Finding] = []
     try:
         _check_readme(element.path, findings)
+        _check_entries(element.path, skip, findings)
         for path in _files(element.path, skip):
             _check_file(path, findings, frozenset(ignored_rules), python_problems)
     except OSError as error:
@@ -154,7 +160,7 @@ def lint_element(
         others = catalogue.elements.values() if names else ()
         virtual = {provided.name for other in others for provided in provides_of(other)}
     except ElementError as error:
-        return [*findings, Finding(Path(error.where.file or element.path), error.message, error.where.line)]
+        return [*findings, Finding(Path(error.where.file or element.path), error.message, error.where.line or 1)]
     findings.extend(
         Finding(name.file, f'no element is or provides "{name.name}"', name.line)
         for name in names
@@ -165,7 +171,18 @@ def lint_element(
 
 def _check_readme(directory: Path, findings: list[Finding]) -> None:
     if not (directory / "README.rst").is_file():
-        findings.append(Finding(directory, "has no README.rst"))
+        findings.append(Finding(directory, "has no README.rst", None))
+
+
+def _check_entries(element: Path, skip: Callable[[Path], bool], findings: list[Finding]) -> None:
+    """What a build does not take, or takes for something else than it is."""
+    for path in sorted(element.iterdir()):
+        if path.is_file() and (what := misplaced(path.name)) and not skip(path):
+            findings.append(Finding(path, what))
+    for path in _names(element):
+        is_data = path.is_symlink() and path.parent != element  # a link may lead to what the image has
+        if not is_data and (what := strange(path)) and not skip(path):
+            findings.append(Finding(path, what))
 
 
 def _check_file(
@@ -186,6 +203,13 @@ def _check_file(
 
 def _files(directory: Path, skip: Callable[[Path], bool]) -> Iterator[Path]:
     """Regular files below a directory, without what Python leaves behind."""
+    for path in _names(directory):
+        if path.suffix != ".pyc" and not path.is_symlink() and path.is_file() and not skip(path):
+            yield path
+
+
+def _names(directory: Path) -> Iterator[Path]:
+    """All that is below a directory, less directories."""
 
     def failed(error: OSError) -> None:
         raise error
@@ -193,9 +217,7 @@ def _files(directory: Path, skip: Callable[[Path], bool]) -> Iterator[Path]:
     for folder, folders, names in os.walk(directory, onerror=failed):
         folders[:] = sorted(name for name in folders if name not in ("__pycache__", ".git"))
         for name in sorted(names):
-            path = directory.__class__(folder) / name
-            if not name.endswith(".pyc") and not path.is_symlink() and path.is_file() and not skip(path):
-                yield path
+            yield directory.__class__(folder) / name
 
 
 def _check_any(file: _File) -> None:

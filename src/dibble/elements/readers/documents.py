@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dibble.elements.strange import strange
 from dibble.errors import ElementError, Where
 
 if TYPE_CHECKING:
@@ -85,11 +86,16 @@ class Document:
 
 
 def read_text(file: Path, element: str = "") -> str:
-    """The file's text. Raises ElementError when it cannot be read or is not UTF-8, with the line of the first byte."""
+    """The file's text. Raises ElementError when it cannot be read or is not UTF-8, with the line of the first byte.
+
+    A named pipe and the like in an element are refused, since nobody writes into them.
+    """
+    if element and (what := strange(file)):
+        raise ElementError(f"{file.name} {what}", where=Where(file=file, line=1, element=element))
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        where = Where(file=file, element=element or None)
+        where = Where(file=file, line=1, element=element or None)
         raise ElementError(f"cannot be read: {error.strerror}", where=where) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -106,7 +112,7 @@ def read_json(file: Path, element: str = "") -> Any:  # any JSON value; callers 
         where = Where(file=file, line=error.lineno, column=error.colno, element=element or None)
         raise ElementError(f"not JSON: {error.msg}", where=where) from error
     except RecursionError as error:
-        raise ElementError("nested too deeply", where=Where(file=file, element=element or None)) from error
+        raise ElementError("nested too deeply", where=Where(file=file, line=1, element=element or None)) from error
 
 
 def read_document(file: Path, element: str = "") -> Document:
@@ -151,7 +157,7 @@ def _from_yaml(text: str, file: Path, element: str) -> Value:
         reason = str(error).partition("\n")[0]
         raise ElementError(f"not YAML: {reason}", where=Where(file=file, element=element or None)) from error
     except RecursionError as error:
-        raise ElementError("nested too deeply", where=Where(file=file, element=element or None)) from error
+        raise ElementError("nested too deeply", where=Where(file=file, line=1, element=element or None)) from error
 
 
 def _value_of(node: Any, above: tuple[int, ...], done: dict[int, Value]) -> Value:  # ruamel.yaml's nodes are untyped
