@@ -25,6 +25,7 @@ from dibble.run.enter_tree import is_program
 from dibble.run.finish import finish_tree, restore_resolv_conf, set_resolv_conf_aside
 from dibble.run.freeze import Frozen, freeze
 from dibble.run.hooks import HookRunner, explain_refused
+from dibble.run.host_files import Reads
 from dibble.run.mounted_tree import MountedTree, masks_of, mounted
 from dibble.run.reuse import trace_from, trace_of, unaffected
 from dibble.run.state import RESOLV_CONF, State
@@ -87,6 +88,7 @@ class Executor:
         self._layers = layers
         self.network: tuple[str, ...] = ()
         """The servers that the last step reached."""
+        self._reads = Reads(request, workspace.view, tuple(workspace.session.store.roots))
         self._facts = Facts(workspace.session.store)
         self._events = events
         self._base = base
@@ -147,6 +149,9 @@ class Executor:
             with mounted(tree, self._beside(step), self._left(state)):
                 with contextlib.ExitStack() as stack:
                     opened = stack.enter_context(opened_below(self.workspace.target)) if step.phase in TRACED else None
+                    self._reads.forget()
+                    if step.where == "outside" and self.workspace.view != Path("/"):
+                        stack.enter_context(self._reads.heard())
                     self._run_mounted(tree, step, key, state)
                 trace = trace_of(opened, self.workspace.target, state.stack) if opened else None
         except DibbleError as error:
@@ -324,7 +329,8 @@ class Executor:
 
     def _keep(self, tree: MountedTree, step: Step, key: Key, state: State, began: float) -> Record:
         """Freeze the step's upper directories and put them into the store."""
-        inputs = tuple(sorted(self.engine.inputs.values(), key=lambda entry: entry.name))
+        fetched = tuple(sorted(self.engine.inputs.values(), key=lambda entry: entry.name))
+        inputs = (*fetched, *self._reads.inputs([*self._left(state), *([tree.exports[0]] if tree.exports else [])]))
         # A step that is run again on purpose leaves a layer beside the older one.
         again = [str(time.time())] if self._refresh.names(step) else []
         identity = digest(
@@ -362,7 +368,7 @@ class Executor:
             exports=tree.exports[1] if tree.exports else (),
             inputs=inputs,
             marks=tuple(marks),
-            network=tuple(sorted({*(entry.name for entry in inputs), *self.engine.reached, *self.hooks.reached})),
+            network=tuple(sorted({*(entry.name for entry in fetched), *self.engine.reached, *self.hooks.reached})),
             initramfs_pending=self._pending_after(step, state),
             seconds=time.time() - began,
             bytes=total,

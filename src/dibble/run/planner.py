@@ -10,11 +10,13 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from dibble.errors import Where
 from dibble.events import Events
 from dibble.plan.explain import Reason, Sources, different, nearest, reasons
 from dibble.plan.key import shown_parts
 from dibble.plan.manifest import content_of, digest
 from dibble.plan.plan import Plan, PlannedOutput, PlannedPackage, PlannedStep
+from dibble.run.host_files import KINDS
 from dibble.run.planned_disks import planned_disks
 from dibble.run.state import State
 from dibble.store.facts import BuildLog
@@ -193,7 +195,9 @@ class _Foresight:
         if self.walk.refresh.names(step):
             return (Reason("refresh", "--refresh asks for it"),)
         moved_on = [
-            Reason("repository", f"{entry.name} has changed", old=entry.digest)
+            Reason("host file", f"the {entry.kind} {entry.name} has changed", Where(file=entry.name))
+            if entry.kind in KINDS
+            else Reason("repository", f"{entry.name} has changed", old=entry.digest)
             for record in self._layers.candidates(key.value)
             for entry in record.inputs
             if not self.walk.still_valid([entry])

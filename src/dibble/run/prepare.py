@@ -17,6 +17,7 @@ from dibble.events import Note
 from dibble.plan.manifest import LIBRARY, digest, manifest_of
 from dibble.plan.refresh import Refresh
 from dibble.registry import load
+from dibble.run import host_files
 from dibble.run.environment import COMMANDS, image_environment
 from dibble.run.remote import remote_store
 from dibble.run.secrets import read_secrets
@@ -94,10 +95,13 @@ class Build:
         )
 
     def are_current(self, inputs: Sequence[Input]) -> bool:
-        """Whether repositories and what else was fetched are as they were.
+        """Whether repositories, what else was fetched, and what scripts read of the caller's files are as they were.
 
         Each is asked at most once in the request's `max_age_s` seconds, and of what does not answer nothing is known.
         """
+        if not host_files.are_current(self.request, inputs):
+            return False
+        inputs = [entry for entry in inputs if entry.kind not in host_files.KINDS]
         if not inputs:
             return True
         from dibble.packages.apt_release import repository_states

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dibble.plan.manifest import changed
+from dibble.run.host_files import KINDS
 
 if TYPE_CHECKING:
     from dibble.plan.manifest import Manifest
@@ -39,5 +40,5 @@ class State:
             manifest=changed(self.manifest, record.hooks),
             initramfs_pending=record.initramfs_pending,
             exports=(*self.exports, record.id) if record.exports else self.exports,
-            used_network=self.used_network or bool(record.inputs),
+            used_network=self.used_network or any(entry.kind not in KINDS for entry in record.inputs),
         )
