@@ -13,6 +13,8 @@ from tests.people import ordinary_user, ourselves
 from dibble.sandbox.tools import host_arch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.people import Person
 
 pytestmark = [
@@ -65,8 +67,8 @@ BTRFS_ROOT = """
           mount: {mount_point: /, fstab: {options: "defaults,compress=zstd", fsck-passno: 0}}
 """
 LVM_ON_RAID_ROOT = """
-      - {name: a, type: FD00, size: 1400MiB}
-      - {name: b, type: FD00, size: 1400MiB}
+      - {name: a, type: FD00, size: 1650MiB}
+      - {name: b, type: FD00, size: 1650MiB}
 - raid: {name: array, base: [a, b], level: 1}
 - lvm:
     name: lvm
@@ -75,8 +77,12 @@ LVM_ON_RAID_ROOT = """
     lvs:
       - name: root
         base: vg
-        extents: 100%FREE
+        size: 1400MiB
         mkfs: {type: ext4, mount: {mount_point: /, fstab: {options: defaults, fsck-passno: 1}}}
+      - name: home
+        base: vg
+        size: 200MiB
+        mkfs: {type: ext4, mount: {mount_point: /home, fstab: {options: defaults, fsck-passno: 2}}}
 """
 LUKS_ROOT = """
       - {name: boot, size: 300MiB, mkfs: {type: ext4, mount: {mount_point: /boot, fstab: {fsck-passno: 2}}}}
@@ -95,7 +101,15 @@ STATE = {
 }
 
 
-def built(person: Person, name: str, layout: str, *more: str, torture: bool = False, secret: str | None = None) -> Path:
+def built(
+    person: Person,
+    name: str,
+    layout: str,
+    *more: str,
+    torture: bool = False,
+    secret: str | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Path:
     directory = person.directory(f"boot-{name}")
     (directory / "layout.yaml").write_text(layout)
     (directory / "elements").mkdir()
@@ -121,6 +135,7 @@ def built(person: Person, name: str, layout: str, *more: str, torture: bool = Fa
         DIB_RELEASE="trixie",
         DIB_BLOCK_DEVICE_CONFIG=f"file://{directory}/layout.yaml",
         ELEMENTS_PATH=str(directory / "elements"),
+        **(variables or {}),
     )
     options = []
     if secret is not None:
@@ -174,9 +189,10 @@ def test_root_in_a_subvolume_of_btrfs(debian_packages: None) -> None:
     assert (printed["failed"], printed["state"]) == ("", "running")
 
 
-def test_root_on_a_logical_volume_on_a_mirror(debian_packages: None) -> None:
+def test_root_on_a_logical_volume_on_a_mirror_grows_on_a_larger_disk(debian_packages: None) -> None:
     person = ourselves()
-    image = built(person, "lvm-on-raid", HEAD + LVM_ON_RAID_ROOT, "lvm", "mdadm")
+    settings = {"DIB_GROWVOLS_TRIGGER": "systemd", "DIB_GROWVOLS_ARGS": "/=60% /home=300MiB"}
+    image = built(person, "lvm-on-raid", HEAD + LVM_ON_RAID_ROOT, "lvm", "mdadm", "growvols", variables=settings)
     check = "sudo mdadm --action=check /dev/md/array && sudo mdadm --wait /dev/md/array"
     commands = {
         **STATE,
@@ -184,7 +200,10 @@ def test_root_on_a_logical_volume_on_a_mirror(debian_packages: None) -> None:
         "array": "sudo mdadm --detail --export /dev/md/array",
         "array's state": "sudo mdadm --detail /dev/md/array | grep 'State :'",
         "differing": f"{check}; cat /sys/block/md*/md/mismatch_cnt",
-        "group": "sudo vgck vg && sudo vgs --noheadings --options pv_name vg",
+        "group": "sudo vgck vg && sudo pvs --noheadings --options pv_name",
+        "added": "sudo pvs --noheadings --nosuffix --units m --options pv_size --select 'pv_name=/dev/vda4'",
+        "volumes": "sudo lvs --noheadings --nosuffix --units m --options lv_name,lv_size vg",
+        "home size": "findmnt --noheadings --output SIZE --bytes /home",
         "arrays": "grep '^ARRAY' /etc/mdadm/mdadm.conf",
         "in initramfs": "sudo lsinitramfs /boot/initrd.img-* | grep -x etc/mdadm/mdadm.conf",
     }
@@ -195,7 +214,15 @@ def test_root_on_a_logical_volume_on_a_mirror(debian_packages: None) -> None:
     # "active" while the guest writes to it
     assert printed["array's state"].split() in (["State", ":", "clean"], ["State", ":", "active"])
     assert printed["differing"] == "0", "both halves are the same"
-    assert printed["group"].strip().startswith("/dev/md")
+    first, second = sorted(printed["group"].split())
+    assert (first.startswith("/dev/md"), second) == (True, "/dev/vda4"), "the free part of the disk is in the group"
+    words = printed["volumes"].split()
+    volumes = dict(zip(words[::2], map(float, words[1::2]), strict=True))
+    assert volumes["home"] == 200 + 300
+    free = float(printed["added"]) - 4, float(printed["added"]) + 104  # MiB; what was free before counts too
+    assert 0.6 * free[0] - 4 <= volumes["root"] - 1400 <= 0.6 * free[1] + 4
+    for name, size in (("root", printed["root size"]), ("home", printed["home size"])):
+        assert int(size) > 0.9 * volumes[name] * (1 << 20), f"the file system of {name} has grown with its volume"
     assert printed["arrays"].startswith("ARRAY /dev/md/array metadata=1.2 UUID=")
     assert printed["in initramfs"], "the initramfs knows the array"
     assert (printed["failed"], printed["state"]) == ("", "running")
