@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -55,3 +56,16 @@ def test_what_is_listened_to_ends_at_a_limit_and_leaves_out_what_is_skipped(tmp_
         for name in ("a/deep", "b", "store"):
             (tmp_path / name / "file").read_text()
     assert opened.files == {"b/file"}
+
+
+def test_listening_ends_while_a_process_that_was_forked_meanwhile_goes_on(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with opened_below(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.close(write)
+            os.read(read, 1)  # until the test is over
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    os.close(read)

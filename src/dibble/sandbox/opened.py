@@ -55,8 +55,8 @@ def opened_below(
         yield found
         return
     folders: dict[int, str] = {}
-    stop_read, stop_write = os.pipe()
-    listener = threading.Thread(target=_listen, args=(descriptor, stop_read, folders, found), daemon=True)
+    stop = os.eventfd(0)  # not a pipe whose end is closed: workers forked meanwhile would have it open too
+    listener = threading.Thread(target=_listen, args=(descriptor, stop, folders, found), daemon=True)
     try:
         found.complete = _watch(
             descriptor, _folders(os.fsencode(root), not_watched, frozenset(map(os.fsencode, skip)), limit), folders
@@ -64,10 +64,10 @@ def opened_below(
         listener.start()
         yield found
     finally:
-        os.close(stop_write)
+        os.eventfd_write(stop, 1)
         if listener.ident is not None:
             listener.join()
-        os.close(stop_read)
+        os.close(stop)
         os.close(descriptor)
 
 
@@ -107,7 +107,7 @@ def _folders(
 def _listen(descriptor: int, stop: int, folders: dict[int, str], found: Opened) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    poll.register(stop, select.POLLHUP)
+    poll.register(stop, select.POLLIN)
     while True:
         stopping = any(ready == stop for ready, _ in poll.poll())
         while True:
