@@ -51,7 +51,7 @@ _COMMON = {
     "iso": ("xorriso",),
     "qemu-user": ("qemu-user",),
     "rpm": ("createrepo-c", "dnf", "gpg", "rpm", "zypper"),
-    "uki": ("efitools", "sbsigntool", "systemd-ukify"),
+    "uki": ("efitools", "osslsigncode", "sbsigntool", "systemd-boot-efi", "systemd-ukify"),
     "volumes": ("cryptsetup-bin", "lvm2", "mdadm"),
 }
 
