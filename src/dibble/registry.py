@@ -47,6 +47,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "boot_loaders": {
         "grub": "dibble.boot.grub:Grub",
+        "systemd-boot": "dibble.boot.systemd_boot:SystemdBoot",
     },
     "disk_nodes": {
         "local_loop": "dibble.disk.nodes.image:Image",

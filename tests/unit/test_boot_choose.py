@@ -23,6 +23,8 @@ pytestmark = pytest.mark.unit
 class Marked:
     """A boot loader for trees with a file `mark`."""
 
+    tools: tuple[str, ...] = ()
+
     def is_set_up(self, root: Path) -> bool:
         return (root / "mark").exists()
 

@@ -132,6 +132,13 @@ def test_no_grub_package_is_installed_when_told_so() -> None:
     assert grub_packages("amd64", DIB_SKIP_GRUB_PACKAGE_INSTALL="True") == set()
 
 
+def test_systemd_boot_takes_the_place_of_grub() -> None:
+    for arch, kind in (("amd64", "efi"), ("arm64", "efi"), ("amd64", "gpt")):
+        found = grub_packages(arch, DIB_BLOCK_DEVICE=kind, DIB_BOOTLOADER="systemd-boot")
+        assert found == {"systemd-boot-efi"}, (arch, kind)
+    assert grub_packages("amd64", "fedora", DIB_BOOTLOADER="systemd-boot") == {"systemd-boot-unsigned"}
+
+
 def test_every_grub_package_has_a_name_in_every_family() -> None:
     for distro in ("debian", "ubuntu", "fedora", "rocky", "opensuse", "gentoo"):
         for arch, kind in (("amd64", "mbr"), ("amd64", "efi"), ("arm64", "efi"), ("ppc64le", "gpt")):

@@ -80,6 +80,10 @@ class NoCode:
 class BootLoader(Protocol):
     """One way to start an image."""
 
+    tools: tuple[str, ...]
+    """The groups of tools beside `core` that it runs. They are made ready before there is a tree, so a loader that
+    has some must be named."""
+
     def is_set_up(self, root: Path) -> bool:
         """Whether the tree was made ready for it, by the element `bootloader` or another one."""
         ...

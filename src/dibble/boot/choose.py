@@ -16,6 +16,14 @@ NONE = "none"
 """As a name: the image starts in a way of its own."""
 
 
+def tools_of(name: str) -> tuple[str, ...]:
+    """The groups of tools that a loader by this name runs. Raises UsageError for an unknown name."""
+    if name in ("", NONE):
+        return ()
+    loader: type[BootLoader] = load("boot_loaders", name)
+    return loader.tools
+
+
 def loader_of(root: Path, name: str) -> BootLoader | None:
     """The loader for a finished tree; `name` is what DIB_BOOTLOADER says, empty where it says nothing.
 
@@ -25,7 +33,7 @@ def loader_of(root: Path, name: str) -> BootLoader | None:
     if name == NONE:
         return None
     loaders: list[BootLoader] = [load("boot_loaders", known)() for known in ([name] if name else names("boot_loaders"))]
-    ready = next((loader for loader in loaders if loader.is_set_up(root)), None)
+    ready = next((loader for loader in loaders if (name or not loader.tools) and loader.is_set_up(root)), None)
     if name and ready is None:
         raise DiskLayoutError(
             f"the tree has not been made ready for the boot loader {name}",

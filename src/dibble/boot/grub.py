@@ -89,6 +89,8 @@ class GrubCode:
 class Grub:
     """`BootLoader` for a tree with a grub.cfg."""
 
+    tools: tuple[str, ...] = ()
+
     def is_set_up(self, root: Path) -> bool:
         return directory_of(root) is not None
 

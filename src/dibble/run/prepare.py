@@ -157,6 +157,7 @@ def _gate_parts(request: Request) -> tuple[str, ...]:
 
 def prepare(request: Request, events: Events) -> Build:
     """Resolve, merge and check everything that can be checked without running anything."""
+    from dibble.boot.choose import tools_of
     from dibble.disk.fstab import fstab_text, getval
     from dibble.disk.graph import parse, tool_groups
     from dibble.disk.model import Defaults
@@ -240,7 +241,7 @@ def prepare(request: Request, events: Events) -> Build:
         epoch=epoch,
         tools_identity=_tools_identity(request, store, events, element_tools),
         element_tools=element_tools,
-        disk_tools=tool_groups(graph),
+        disk_tools=tuple(sorted({*tool_groups(graph), *tools_of(request.environment.get("DIB_BOOTLOADER", ""))})),
         remote=remote_store(request, events),
     )
 

@@ -22,6 +22,12 @@ export DIB_GRUB_TIMEOUT=${DIB_GRUB_TIMEOUT:-5}
 export DIB_GRUB_TIMEOUT_STYLE=${DIB_GRUB_TIMEOUT_STYLE:-menu}
 export DIB_NO_TIMER_CHECK=${DIB_NO_TIMER_CHECK:-True}
 
+# For package-installs.yaml, which asks for no variable that is not set.
+export DIB_BOOTLOADER=${DIB_BOOTLOADER:-grub}
+if [ "$DIB_BOOTLOADER" = "systemd-boot" ]; then
+    DIB_SKIP_GRUB_PACKAGE_INSTALL=True
+fi
+
 # package-installs.yaml compares with one spelling.
 case "${DIB_SKIP_GRUB_PACKAGE_INSTALL:-}" in
     1 | [Tt]rue | TRUE | [Yy]es | YES)

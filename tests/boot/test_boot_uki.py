@@ -1,0 +1,62 @@
+"""systemd-boot starts a unified kernel image by UEFI, made with the same bytes each time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.boot.booted import PASSWORD, ROOT_MIB, boot, grow
+from tests.people import ourselves
+
+from dibble.sandbox.tools import host_arch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.people import Person
+
+pytestmark = [
+    pytest.mark.boot,
+    pytest.mark.skipif(host_arch() != "amd64", reason="the firmware and kernel are amd64's"),
+]
+
+COMMANDS = {
+    "state": "systemctl is-system-running --wait",
+    "failed": "systemctl --failed --no-legend --plain",
+    "root size": "findmnt --noheadings --output SIZE --bytes /",
+    "line": "cat /proc/cmdline",
+    "files": "cd /boot/efi && sudo find . -type f",
+    "kernel": "uname -r",
+    "grub": "ls /boot/grub /usr/sbin/grub-install",
+    "stub": "sudo bootctl status --no-pager",
+}
+
+
+def built(person: Person, directory: Path, **variables: str) -> Path:
+    env = person.environment(
+        DIB_BOOTLOADER="systemd-boot",
+        DIB_DEV_USER_PASSWORD=PASSWORD,
+        DIB_DEV_USER_PWDLESS_SUDO="1",
+        DIB_GRUB_TIMEOUT="0",
+        DIB_RELEASE="trixie",
+        **variables,
+    )
+    elements = ("debian-minimal", "vm", "block-device-efi", "devuser", "openssh-server", "growroot")
+    person.dibble("build", "-o", "image", *elements, cwd=directory, env=env, timeout=1800)
+    return directory / "image.qcow2"
+
+
+def test_systemd_boot_starts_a_kernel_in_one_file(debian_packages: None) -> None:
+    person = ourselves()
+    image = built(person, person.directory("boot-uki"))
+    grow(image)
+    result, printed = boot(person, image, "devuser", COMMANDS, "--firmware", "uefi")
+    assert result["firmware"] == "uefi"
+    assert (printed["failed"], printed["state"]) == ("", "running")
+    assert int(printed["root size"]) > ROOT_MIB << 20, "the root file system has grown"
+    assert printed["line"].startswith("root=LABEL=cloudimg-rootfs ro console=tty0 console=ttyS0,115200 no_timer_check")
+    assert f"./EFI/Linux/debian-{printed['kernel']}.efi" in printed["files"].splitlines()
+    assert "./EFI/BOOT/BOOTX64.EFI" in printed["files"].splitlines()
+    assert "No such file" in printed["grub"]
+    assert f"debian-{printed['kernel']}.efi" in printed["stub"]
+    assert "systemd-stub" in printed["stub"]
