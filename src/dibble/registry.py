@@ -75,6 +75,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "vhdx": "dibble.outputs.virtual_disks:Vhdx",
         "vdi": "dibble.outputs.virtual_disks:Vdi",
         "tar": "dibble.outputs.tar:Tar",
+        "tar.gz": "dibble.outputs.tar:TarGz",
+        "tar.xz": "dibble.outputs.tar:TarXz",
+        "tar.zst": "dibble.outputs.tar:TarZst",
+        "tgz": "dibble.outputs.tar:Tgz",
+        "squashfs": "dibble.outputs.readonly:Squashfs",
+        "erofs": "dibble.outputs.readonly:Erofs",
         "docker": "dibble.outputs.docker:Docker",
     },
 }

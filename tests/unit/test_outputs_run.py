@@ -112,6 +112,14 @@ class Failing:
         raise self.error
 
 
+def test_a_stored_file_keeps_the_name_of_its_format(source: Source, out: Path, tmp_path: Path) -> None:
+    stored = tmp_path / "output.squash"
+    stored.write_text("x")
+    events = Remembered()
+    place_files("squashfs", {"N.squash": stored}, request(out), events)
+    assert [event.format for event in events.sent if isinstance(event, ArtifactWritten)] == ["squashfs"]
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -135,7 +143,7 @@ def test_stored_files_are_copied_never_linked(source: Source, out: Path, tmp_pat
     stored = source.disk.images["image0"]
     events = Remembered()
     wanted = request(out, checksums=("sha256",))
-    [file] = place_files({"N.raw": stored}, wanted, events)
+    [file] = place_files("raw", {"N.raw": stored}, wanted, events)
     assert file == out / "N.raw"
     assert file.read_bytes() == stored.read_bytes()
     assert file.stat().st_ino != stored.stat().st_ino

@@ -43,6 +43,14 @@ def test_nothing_stands_at_the_final_name_before_the_file_is_complete(tmp_path: 
     assert (tmp_path / "N.raw").read_text() == "x"
 
 
+def test_an_older_file_keeps_the_whole_suffix_of_its_format(tmp_path: Path) -> None:
+    for _ in range(2):
+        with placing("my.image.tar.zst", request(tmp_path), Events(), suffix="tar.zst") as fresh:
+            fresh.write_text("x")
+    [old] = [name for name in names(tmp_path) if name != "my.image.tar.zst"]
+    assert re.fullmatch(r"my\.image-\d{4}\.\d\d\.\d\d-\d\d\.\d\d\.\d\d\.tar\.zst", old)
+
+
 def test_a_failure_leaves_the_older_file_and_its_checksums_as_they_were(tmp_path: Path) -> None:
     put(tmp_path, "old", checksums=("md5",))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -253,6 +253,7 @@ def test_elements_keep_their_order_between_options() -> None:
         (["-o", "web.raw", "-t", "raw"], "web"),
         (["-o", "web.raw"], "web.raw"),
         (["-o", "web.raw", "-t", "raw,qcow2"], "web.raw"),
+        (["-o", "web.tar.zst", "-t", "tar.zst"], "web"),
     ],
 )
 def test_the_suffix_of_a_single_output_is_taken_off_the_name(argv: list[str], name: str) -> None:

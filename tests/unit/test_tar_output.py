@@ -14,7 +14,8 @@ from tests.unit.output_values import EPOCH, request
 
 from dibble.events import Events
 from dibble.outputs.base import Source
-from dibble.outputs.tar import RECORD, Tar
+from dibble.outputs.tar import Tar
+from dibble.outputs.tar_file import RECORD
 from dibble.sandbox.toolbox import HostToolbox
 from dibble.tree.ustar import pax_record
 

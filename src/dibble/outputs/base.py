@@ -24,12 +24,14 @@ class Source:
     """What outputs are made from. `root` is the finished tree; `disk` is None when no format reads it.
 
     The formats may use up the disk's raw files (`raw` moves them), so that one is written last. `ahead` has, for some
-    of the disk's images, what was done for qcow2 while they were written.
+    of the disk's images, what was done for qcow2 while they were written. `work` is a directory that the tools see,
+    for files on their way; None where they see every directory.
     """
 
     root: Path
     disk: Disk | None
     ahead: Mapping[str, Ahead] = field(default_factory=dict)
+    work: Path | None = None
 
 
 def nothing_more(_: Request) -> tuple[str, ...]:
@@ -42,7 +44,7 @@ class OutputInfo:
     """`suffix` is that of the file, without a dot; a format that reads the disk is written once for each image.
 
     `depends_on` gives what of the request decides the file besides the disk or tree: a stored file is only taken for
-    the same.
+    the same. `tools` are groups of tools besides `core`.
     """
 
     suffix: str
@@ -50,6 +52,7 @@ class OutputInfo:
     summary: str
     uses_up_the_disk: bool = False
     depends_on: Callable[[Request], tuple[str, ...]] = nothing_more
+    tools: tuple[str, ...] = ()
 
 
 class Output(Protocol):

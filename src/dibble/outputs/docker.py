@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dibble.errors import OutputError
 from dibble.outputs.base import MAIN_IMAGE, OutputInfo
-from dibble.outputs.tar import TarWriter
+from dibble.outputs.tar_file import TarWriter
 from dibble.tree.ustar import BLOCK
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Docker:
         try:
             with events.activity("docker") as activity:
                 os.lseek(descriptor, BLOCK, os.SEEK_SET)  # the layer's header comes when its size is known
-                TarWriter(descriptor, epoch, activity).write_tree(source.root)
+                TarWriter(lambda data: _write(descriptor, data), epoch, activity).write_tree(source.root)
             size = os.lseek(descriptor, 0, os.SEEK_CUR) - BLOCK
             os.pwrite(descriptor, _header(_LAYER, size, epoch), 0)
             config = _json(_configuration(source.root, request.arch, _digest(descriptor, size), epoch))

@@ -34,10 +34,11 @@ _MAKING_S = 60  # a directory without a lock is being made, or its maker died in
 
 
 @contextlib.contextmanager
-def placing(name: str, request: Request, events: Events) -> Iterator[Path]:
+def placing(name: str, request: Request, events: Events, *, suffix: str = "") -> Iterator[Path]:
     """Give a file name to write to; at the end of the block that file stands at `name`, with checksums.
 
-    `name` is relative to `request.cwd`. An older file of that name is renamed, or replaced with `request.overwrite`.
+    `name` is relative to `request.cwd`. An older file of that name is renamed, or replaced with `request.overwrite`;
+    `suffix`, without its dot, stays at the end of the other name, where it is more than what follows the last dot.
     When the block fails nothing changes. Raises OutputError when the directory refuses or is full.
     """
     final = request.cwd / name
@@ -47,10 +48,10 @@ def placing(name: str, request: Request, events: Events) -> Iterator[Path]:
         fresh.chmod(0o666 & ~_umask())
         sides = _write_checksums(fresh, name, request.checksums, events)
         if not request.overwrite:
-            _set_aside(final, events)
+            _set_aside(final, f".{suffix}" if suffix else final.suffix, events)
         # Old checksums go first: at no moment do they stand beside a file that they do not belong to.
-        for suffix in SIDE_SUFFIXES:
-            _beside(final, suffix).unlink(missing_ok=True)
+        for kind in SIDE_SUFFIXES:
+            _beside(final, kind).unlink(missing_ok=True)
         fresh.replace(final)
         for side in sides:
             side.replace(final.parent / side.name)
@@ -172,17 +173,18 @@ def _sweep(directory: Path, prefix: str) -> None:
 # --- the old file
 
 
-def _set_aside(final: Path, events: Events) -> None:
+def _set_aside(final: Path, suffix: str, events: Events) -> None:
     """Give an existing file its dated name, with its checksum files (contract.md 1.4; unique, D54)."""
     if not os.path.lexists(final):
         return
     stamp = time.strftime("%Y.%m.%d-%H.%M.%S")
+    stem = final.name.removesuffix(suffix)
     number = 1
     while True:
         more = "" if number == 1 else f"-{number}"
-        old = final.with_name(f"{final.stem}-{stamp}{more}{final.suffix}")
+        old = final.with_name(f"{stem}-{stamp}{more}{suffix}")
         number += 1
-        if any(os.path.lexists(path) for path in (old, *(_beside(old, suffix) for suffix in SIDE_SUFFIXES))):
+        if any(os.path.lexists(path) for path in (old, *(_beside(old, kind) for kind in SIDE_SUFFIXES))):
             continue
         try:
             os.link(final, old, follow_symlinks=False)  # so that there is a file at the final name at every moment
@@ -191,12 +193,12 @@ def _set_aside(final: Path, events: Events) -> None:
         except OSError:  # a file of somebody else, or a file system without hard links
             final.rename(old)
         break
-    for suffix in SIDE_SUFFIXES:
-        side = _beside(final, suffix)
+    for kind in SIDE_SUFFIXES:
+        side = _beside(final, kind)
         if side.is_file():
             text = side.read_bytes()
             head, found, _ = text.rpartition(os.fsencode(final.name))
-            _beside(old, suffix).write_bytes(head + os.fsencode(old.name) + b"\n" if found else text)
+            _beside(old, kind).write_bytes(head + os.fsencode(old.name) + b"\n" if found else text)
     events.note(f"the older {final.name} is now {old.name}")
 
 

@@ -64,17 +64,18 @@ def write_outputs(
         return [*(tree.result() if tree else []), *files]
 
 
-def place_files(files: Mapping[str, Path], request: Request, events: Events) -> list[Path]:
-    """Put copies of stored files at their final names (name relative to `request.cwd` → stored file); in that order.
+def place_files(form: str, files: Mapping[str, Path], request: Request, events: Events) -> list[Path]:
+    """Put copies of a format's stored files at their final names (relative to `request.cwd` → stored); in that order.
 
     Never hard links: what the user does to an image must not reach the store.
     """
     placed = []
+    suffix = load("outputs", form).info.suffix
     for name, stored in files.items():
         began = time.monotonic()
-        with placing(name, request, events) as fresh:
+        with placing(name, request, events, suffix=suffix) as fresh:
             copy_sparse(stored, fresh)
-        placed.append(_written(name, stored.suffix.removeprefix("."), request, events, began))
+        placed.append(_written(name, form, request, events, began))
     return placed
 
 
@@ -156,7 +157,7 @@ class _Run:
         more = "" if image == _main(source) else f"-{image}"
         file = f"{self.request.name}{more}.{output.info.suffix}"
         began = time.monotonic()
-        with placing(file, self.request, self.events) as fresh:
+        with placing(file, self.request, self.events, suffix=output.info.suffix) as fresh:
             try:
                 output.write(source, fresh, self.request, self.toolbox, self.events, epoch=self.epoch, image=image)
             except ToolFailed as error:

@@ -1,32 +1,20 @@
-"""The finished tree as a POSIX (pax) archive, the same bytes for the same tree.
-
-Our own writer, because the standard library's cannot store an extended attribute that is not UTF-8 without a header
-that GNU tar warns about. Nothing is held but the names of files with several hard links.
-"""
+"""The finished tree as an archive, plain or compressed."""
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING, ClassVar
 
-from dibble.errors import OutputError
 from dibble.outputs.base import MAIN_IMAGE, OutputInfo
-from dibble.tree.ustar import BLOCK, HARD_LINK, PAX, TYPES, pax_record, ustar
+from dibble.outputs.tar_file import TarWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from dibble.events import Events, RunningActivity
     from dibble.outputs.base import Source
+    from dibble.outputs.compressed import Put, Stream
     from dibble.recipe.model import Request
     from dibble.sandbox.toolbox import Toolbox
-
-RECORD = 20 * BLOCK  # GNU tar's blocking factor; an archive ends at a multiple of it
-_BUFFER = 4 << 20
-EMPTIED = (b"./proc", b"./sys")
-"""Directories that are stored without their content (contract.md 1.4)."""
 
 
 class Tar:
@@ -45,145 +33,57 @@ class Tar:
         epoch: int,
         image: str = MAIN_IMAGE,
     ) -> None:
-        descriptor = os.open(target_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            with events.activity("tar") as activity:
-                TarWriter(descriptor, epoch, activity).write_tree(source.root)
-        finally:
-            os.close(descriptor)
+        with target_file.open("wb") as file, events.activity(self.info.suffix) as activity:
+            self._write(source.root, file.write, epoch, activity)
+
+    def _write(self, root: Path, put: Put, epoch: int, activity: RunningActivity) -> None:
+        TarWriter(put, epoch, activity).write_tree(root)
 
 
-class TarWriter:
-    """Writes one archive to a descriptor. Owners are numbers, names begin with `./`, entries are sorted by name."""
+class _Compressed(Tar):
+    def _write(self, root: Path, put: Put, epoch: int, activity: RunningActivity) -> None:
+        with self._stream(put) as stream:
+            TarWriter(stream.write, epoch, activity).write_tree(root)
+            stream.finish()
 
-    def __init__(self, descriptor: int, epoch: int, activity: RunningActivity | None = None) -> None:
-        self._descriptor = descriptor
-        self._epoch = epoch
-        self._activity = activity
-        self._pending = bytearray()
-        self._written = 0
-        self._links: dict[tuple[int, int], bytes] = {}  # inodes with links still to come → the first name
-
-    def write_tree(self, root: Path) -> None:
-        for name, path, status in _walk(os.fsencode(root)):
-            self._entry(name, path, status)
-        self._put(bytes(2 * BLOCK))
-        self._put(bytes(-(self._written + len(self._pending)) % RECORD))
-        self._flush()
-
-    def _entry(self, name: bytes, path: bytes, status: os.stat_result) -> None:
-        kind = TYPES.get(stat.S_IFMT(status.st_mode))
-        if kind is None:  # a socket
-            return
-        target = os.readlink(path) if kind == b"2" else b""  # noqa: PTH115 - bytes
-        size = status.st_size if kind == b"0" else 0
-        if kind != b"5" and status.st_nlink > 1:
-            inode = (status.st_dev, status.st_ino)
-            first = self._links.setdefault(inode, name)
-            if first != name:
-                kind, target, size = HARD_LINK, first, 0
-        attributes = {} if kind == HARD_LINK else _attributes(path)
-        if kind == b"5":
-            name += b"/"
-        self._header(name, kind, status, size=size, target=target, attributes=attributes)
-        if size:
-            self._content(path, size)
-
-    def _header(
-        self,
-        name: bytes,
-        kind: bytes,
-        status: os.stat_result,
-        *,
-        size: int,
-        target: bytes,
-        attributes: dict[bytes, bytes],
-    ) -> None:
-        mtime = min(int(status.st_mtime_ns // 1_000_000_000), self._epoch)
-        records: dict[bytes, bytes] = {}
-        for key, text in ((b"path", name), (b"linkpath", target)):
-            if len(text) > 100 or not text.isascii():
-                records[key] = text
-        for key, number, limit in (
-            (b"size", size, 1 << 33),
-            (b"uid", status.st_uid, 1 << 21),
-            (b"gid", status.st_gid, 1 << 21),
-            (b"mtime", mtime, 1 << 33),
-        ):
-            if not 0 <= number < limit:
-                records[key] = b"%d" % number
-        for key, value in attributes.items():
-            records[b"SCHILY.xattr." + key] = value
-        if records:
-            body = b"".join(pax_record(key, value) for key, value in records.items())
-            self._put(ustar(b"./PaxHeaders/" + name.rstrip(b"/")[-80:], PAX, size=len(body), mtime=mtime))
-            self._put(body + bytes(-len(body) % BLOCK))
-        device = status.st_rdev if kind in (b"3", b"4") else 0
-        self._put(
-            ustar(
-                name,
-                kind,
-                mode=stat.S_IMODE(status.st_mode),
-                uid=status.st_uid,
-                gid=status.st_gid,
-                size=size,
-                mtime=mtime,
-                target=target,
-                device=device,
-            )
-        )
-
-    def _content(self, path: bytes, size: int) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            left = size
-            while left:
-                data = os.read(descriptor, min(left, _BUFFER))
-                if not data:
-                    name = os.fsdecode(path)
-                    raise OutputError(f"{name} became shorter while it was archived", hint="build again")
-                left -= len(data)
-                self._put(data)
-        finally:
-            os.close(descriptor)
-        self._put(bytes(-size % BLOCK))
-
-    def _put(self, data: bytes) -> None:
-        self._pending += data
-        if len(self._pending) >= _BUFFER:
-            self._flush()
-
-    def _flush(self) -> None:
-        view = memoryview(self._pending)
-        while view:
-            count = os.write(self._descriptor, view)
-            self._written += count
-            view = view[count:]
-        self._pending = bytearray()
-        if self._activity:
-            self._activity.progress(self._written, unit="bytes")
+    def _stream(self, put: Put) -> Stream:
+        raise NotImplementedError
 
 
-def _walk(root: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
-    """Every entry as (name in the archive, path, status), a directory before what it holds, each sorted by bytes."""
-    waiting: list[tuple[bytes, bytes]] = [(b".", root)]
-    while waiting:
-        name, path = waiting.pop()
-        status = os.lstat(path)
-        yield name, path, status
-        if stat.S_ISDIR(status.st_mode) and name not in EMPTIED:
-            children = sorted(os.listdir(path), reverse=True)  # noqa: PTH208 - bytes, and many
-            waiting.extend((name + b"/" + child, path + b"/" + child) for child in children)
+class TarGz(_Compressed):
+    """`N.tar.gz`."""
+
+    info = OutputInfo(suffix="tar.gz", reads="tree", summary="that archive, compressed with gzip")
+
+    def _stream(self, put: Put) -> Stream:
+        from dibble.outputs.compressed import Gzip
+
+        return Gzip(put)
 
 
-def _attributes(path: bytes) -> dict[bytes, bytes]:
-    """The extended attributes that belong to the tree, sorted; not those of an overlay or of the host's policy."""
-    found = {}
-    for text in sorted(os.listxattr(path, follow_symlinks=False)):
-        if text.startswith("user.") and not text.startswith("user.overlay."):
-            wanted = True
-        else:
-            wanted = text in ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
-        if wanted:
-            found[os.fsencode(text)] = os.getxattr(path, text, follow_symlinks=False)
-    return found
+class Tgz(TarGz):
+    """`N.tgz`: the same under the name that diskimage-builder gives it."""
+
+    info = OutputInfo(suffix="tgz", reads="tree", summary="the same as tar.gz")
+
+
+class TarXz(_Compressed):
+    """`N.tar.xz`."""
+
+    info = OutputInfo(suffix="tar.xz", reads="tree", summary="that archive, compressed with xz")
+
+    def _stream(self, put: Put) -> Stream:
+        from dibble.outputs.compressed import Xz
+
+        return Xz(put)
+
+
+class TarZst(_Compressed):
+    """`N.tar.zst`."""
+
+    info = OutputInfo(suffix="tar.zst", reads="tree", summary="that archive, compressed with zstd")
+
+    def _stream(self, put: Put) -> Stream:
+        from dibble.outputs.compressed import Zstd
+
+        return Zstd(put)

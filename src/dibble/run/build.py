@@ -263,7 +263,7 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
     if tree is None:
         toolbox = host_view(session)
     else:
-        lowers = tree.ensure("core", *plan.element_tools, *plan.disk_tools)
+        lowers = tree.ensure("core", *plan.tool_groups())
         toolbox = tools_view(plan.store, session, lowers, plan.tools_identity, memory)
     assert toolbox.root is not None
     workspace = Workspace(session, toolbox.root, toolbox, memory)

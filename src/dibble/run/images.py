@@ -44,6 +44,7 @@ def make_outputs(plan: Build, session: Session, workspace: Workspace, lowers: li
     store = OutputStore(plan.store)
     keys = plan.output_keys(state)
     stem = Path(request.name).name
+    work = workspace.new_directory("outputs")
 
     def keep(name: str, paths: Sequence[Path]) -> None:
         note_images(plan, state, name, paths)
@@ -58,11 +59,11 @@ def make_outputs(plan: Build, session: Session, workspace: Workspace, lowers: li
         )
 
     if disk is not None and all(_reads_disk(name) for name in missing):
-        return placed + write(Source(workspace.target, disk))
+        return placed + write(Source(workspace.target, disk, work=work))
     with _tree(plan, workspace, lowers) as (root, boot):
         note_system(plan, root, state)
         return placed + write(
-            Source(root, disk),
+            Source(root, disk, work=work),
             lambda begun, events: _write_disk(plan, workspace, boot, state, begun=begun, events=events),
         )
 
@@ -81,7 +82,7 @@ def place_stored(plan: Build, state: State) -> dict[str, list[Path]]:
                 for path in sorted(folder.iterdir())
                 if path.name.startswith("output")
             }
-            placed[name] = place_files(files, plan.request, plan.events)
+            placed[name] = place_files(name, files, plan.request, plan.events)
             note_images(plan, state, name, placed[name])
     return placed
 

@@ -134,19 +134,25 @@ class Build:
         common = [
             __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
             str(self.epoch), request.environment.get("DIB_BOOTLOADER", ""),
-            *_gate_parts(request), *_disk_tools_parts(self),
+            *_gate_parts(request), *_tools_parts(self, self.disk_tools),
         ]  # fmt: skip
-        own = {name: load("outputs", name).info.depends_on(request) for name in request.outputs}
+        infos = {name: load("outputs", name).info for name in request.outputs}
+        own = {name: (*info.depends_on(request), *_tools_parts(self, info.tools)) for name, info in infos.items()}
         return {name: digest([*common, name, *parts])[:40] for name, parts in own.items()}
 
+    def tool_groups(self) -> tuple[str, ...]:
+        """The groups of tools besides `core` that elements, the disk and the formats need."""
+        groups = [group for name in self.request.outputs for group in load("outputs", name).info.tools]
+        return tuple(dict.fromkeys((*self.element_tools, *self.disk_tools, *groups)))
 
-def _disk_tools_parts(build: Build) -> tuple[str, ...]:
-    """The programs of `disk_tools`, which scripts do not depend on, but disks."""
-    if not build.disk_tools or build.request.tools == "host":
+
+def _tools_parts(build: Build, groups: Sequence[str]) -> tuple[str, ...]:
+    """The programs of groups that scripts do not depend on, but disks or outputs."""
+    if not groups or build.request.tools == "host":
         return ()
     from dibble.sandbox.tools import ToolsTree
 
-    return (ToolsTree(build.store.root, build.events).identity_of(*build.disk_tools),)
+    return (ToolsTree(build.store.root, build.events).identity_of(*groups),)
 
 
 def _gate_parts(request: Request) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from dibble.errors import OutputError
 from dibble.store.sparse import data_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 FILE_TYPES = {
@@ -30,6 +30,9 @@ FILE_TYPES = {
 """Numbers of kinds in the directories of xfs, btrfs and others (kernel include/linux/fs_types.h)."""
 _FOREIGN = ("trusted.overlay.", "user.overlay.", "security.selinux")
 """Attributes of the overlay that the tree is seen through, and of the build machine's own policy."""
+
+EMPTIED = (b"proc", b"sys")
+"""Directories at the top that outputs of the tree hold without their content (contract.md 1.4)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,16 +60,22 @@ class Inode:
         return stat.S_IFMT(self.mode)
 
 
-def inodes(root: Path, epoch: int) -> list[Inode]:
-    """Every inode below `root`, itself first, each directory before what it holds. No time is later than `epoch`."""
+def inodes(root: Path, epoch: int, *, emptied: Collection[bytes] = ()) -> list[Inode]:
+    """Every inode below `root`, itself first, each directory before what it holds. No time is later than `epoch`.
+
+    The directories right below the root that `emptied` names seem empty.
+    """
     latest = epoch * 1_000_000_000
     path = os.fsencode(root)
     top = _inode(path, os.lstat(path), None, latest)
     found = [top]
     linked: dict[tuple[int, int], Inode] = {}
     waiting = [top]
+    hidden = {path + b"/" + name for name in emptied}
     while waiting:
         folder = waiting.pop()
+        if folder.path in hidden:
+            continue
         below = []
         with os.scandir(folder.path) as listing:
             entries = sorted((entry.name, entry.path) for entry in listing)

@@ -25,20 +25,23 @@ HOLDS = frozenset(TYPES)
 _SECOND = 1_000_000_000
 
 
-def stream(top: Inode) -> Iterator[bytes]:
-    """The archive, in pieces. Every kind of inode must be in HOLDS; OutputError for a file that becomes shorter."""
+def stream(top: Inode, *, without: tuple[str, ...] = ()) -> Iterator[bytes]:
+    """The archive, in pieces. Every kind of inode must be in HOLDS; OutputError for a file that becomes shorter.
+
+    Attributes whose names begin with a text of `without` are left out.
+    """
     written: dict[int, bytes] = {}
     waiting = [(b".", top)]
     while waiting:
         name, inode = waiting.pop()
         first = written.setdefault(id(inode), name)
         if first != name:
-            yield _headers(name, HARD_LINK, inode, target=first)
+            yield _headers(name, HARD_LINK, inode, without, target=first)
             continue
         kind = TYPES[inode.kind]
         target = os.readlink(inode.path) if kind == b"2" else b""  # noqa: PTH115 - bytes
         size = inode.size if kind == b"0" else 0
-        yield _headers(name + b"/" if kind == b"5" else name, kind, inode, size=size, target=target)
+        yield _headers(name + b"/" if kind == b"5" else name, kind, inode, without, size=size, target=target)
         if size:
             yield from _content(inode.path, size)
         waiting.extend((name + b"/" + below, child) for below, child in reversed(inode.entries))
@@ -60,7 +63,9 @@ def _content(path: bytes, size: int) -> Iterator[bytes]:
     yield bytes(-size % BLOCK)
 
 
-def _headers(name: bytes, kind: bytes, inode: Inode, *, size: int = 0, target: bytes = b"") -> bytes:
+def _headers(
+    name: bytes, kind: bytes, inode: Inode, without: tuple[str, ...], *, size: int = 0, target: bytes = b""
+) -> bytes:
     """The header block of an entry, and before it the records of what has no room there."""
     seconds, rest = divmod(inode.mtime, _SECOND)
     records: dict[bytes, bytes] = {}
@@ -77,7 +82,8 @@ def _headers(name: bytes, kind: bytes, inode: Inode, *, size: int = 0, target: b
             records[key] = b"%d" % number
     if kind != HARD_LINK:
         for text, value in attributes(inode.path):
-            records[b"SCHILY.xattr." + os.fsencode(text)] = value
+            if not text.startswith(without):
+                records[b"SCHILY.xattr." + os.fsencode(text)] = value
     block = ustar(
         name,
         kind,

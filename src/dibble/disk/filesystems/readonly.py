@@ -16,7 +16,7 @@ from dibble.disk.filesystems.base import FilesystemInfo, refused
 from dibble.errors import OutputError, ToolFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from dibble.disk.filesystems.base import Place
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LEAST = 1 << 20
 _NAMESPACES = ("user.", "trusted.", "security.")  # of attributes that squashfs knows
+_ACLS = ("system.posix_acl_",)
 
 
 class Erofs:
@@ -70,40 +71,60 @@ def write_erofs(
     uuid: str,
     epoch: int,
     options: Sequence[str] = (),
+    emptied: Collection[bytes] = (),
 ) -> None:
     """Write the tree `content`, or nothing, as erofs into `file`, which mkfs.erofs(1) of the group `filesystems` makes.
 
-    Raises OutputError for what it cannot hold, ToolFailed.
+    `emptied` is as for `inodes`. Raises OutputError for what it cannot hold, ToolFailed.
     """
-    argv = ["mkfs.erofs", "--quiet", "--tar=f", f"-T{epoch}", "--mkfs-time", "-U", uuid, "-L", label, *options]
-    _pack([*argv, toolbox.path(file)], content, file, toolbox, epoch, "erofs")
+    argv = ["mkfs.erofs", "--quiet", "--tar=f", f"-T{epoch}", "--mkfs-time", "-U", uuid]
+    argv += ["-L", label, *options] if label else options
+    _pack([*argv, toolbox.path(file)], content, file, toolbox, epoch, "erofs", emptied)
 
 
 def write_squashfs(
-    content: Path | None, file: Path, toolbox: Toolbox, *, epoch: int, options: Sequence[str] = ()
+    content: Path | None,
+    file: Path,
+    toolbox: Toolbox,
+    *,
+    epoch: int,
+    options: Sequence[str] = (),
+    emptied: Collection[bytes] = (),
+    left_out: Callable[[str], None] | None = None,
 ) -> None:
     """Write the tree `content`, or nothing, as squashfs into `file`, which tar2sqfs(1) makes; zstd unless `options`
-    name another compressor. Raises OutputError for what it cannot hold, ToolFailed."""
+    name another compressor. `emptied` is as for `inodes`.
+
+    `left_out` is told the names of files whose access control lists are not written; without it they are an error.
+    Raises OutputError for what it cannot hold, ToolFailed.
+    """
     argv = ["tar2sqfs", "--quiet", "--force", "--no-skip"]
     if not any(option.startswith(("-c", "--compressor")) for option in options):
         argv += ["--compressor", "zstd"]
-    _pack([*argv, *options, toolbox.path(file)], content, file, toolbox, epoch, "squashfs")
+    _pack([*argv, *options, toolbox.path(file)], content, file, toolbox, epoch, "squashfs", emptied, left_out)
 
 
 def _pack(  # noqa: PLR0917 - internal
-    argv: Sequence[str], content: Path | None, file: Path, toolbox: Toolbox, epoch: int, kind: str
+    argv: Sequence[str],
+    content: Path | None,
+    file: Path,
+    toolbox: Toolbox,
+    epoch: int,
+    kind: str,
+    emptied: Collection[bytes],
+    left_out: Callable[[str], None] | None = None,
 ) -> None:
     from dibble.tree.inodes import inodes
     from dibble.tree.pax import stream
 
     with content_or_nothing(content, file) as tree:
-        everything = inodes(tree, epoch)
-        _check(everything, kind)
-        _run_on(argv, toolbox, stream(everything[0]))
+        everything = inodes(tree, epoch, emptied=emptied)
+        _check(everything, kind, left_out)
+        _run_on(argv, toolbox, stream(everything[0], without=_ACLS if left_out else ()))
 
 
-def _check(everything: Sequence[Inode], kind: str) -> None:
-    """Refuse what would be lost."""
+def _check(everything: Sequence[Inode], kind: str, left_out: Callable[[str], None] | None) -> None:
+    """Refuse what would be lost, or tell of it."""
     from dibble.tree.inodes import attributes
     from dibble.tree.pax import HOLDS
 
@@ -117,7 +138,9 @@ def _check(everything: Sequence[Inode], kind: str) -> None:
         if kind != "squashfs":
             continue
         for attribute, _ in attributes(inode.path):
-            if not attribute.startswith(_NAMESPACES):
+            if left_out and attribute.startswith(_ACLS):
+                left_out(name)
+            elif not attribute.startswith(_NAMESPACES):
                 raise OutputError(
                     f"{name} has the attribute {attribute}, for which squashfs has no place",
                     hint="remove it with setfacl or setfattr in an element, or take erofs",
