@@ -74,6 +74,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "vhd": "dibble.outputs.virtual_disks:Vhd",
         "vhdx": "dibble.outputs.virtual_disks:Vhdx",
         "vdi": "dibble.outputs.virtual_disks:Vdi",
+        "ova": "dibble.outputs.ova:Ova",
         "tar": "dibble.outputs.tar:Tar",
         "tar.gz": "dibble.outputs.tar:TarGz",
         "tar.xz": "dibble.outputs.tar:TarXz",

@@ -41,7 +41,8 @@ def nothing_more(_: Request) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class OutputInfo:
-    """`suffix` is that of the file, without a dot; a format that reads the disk is written once for each image.
+    """`suffix` is that of the file, without a dot; a format that reads the disk is written once for each image, unless
+    it `holds_all_disks`.
 
     `depends_on` gives what of the request decides the file besides the disk or tree: a stored file is only taken for
     the same. `tools` are groups of tools besides `core`.
@@ -53,6 +54,7 @@ class OutputInfo:
     uses_up_the_disk: bool = False
     depends_on: Callable[[Request], tuple[str, ...]] = nothing_more
     tools: tuple[str, ...] = ()
+    holds_all_disks: bool = False
 
 
 class Output(Protocol):

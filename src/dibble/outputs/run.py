@@ -46,8 +46,9 @@ def write_outputs(
     another in a thread meanwhile; those of the disk follow in the order in which they were given, and what uses the
     disk up is last. `written` is told of each complete format (name, files), in yet another thread.
 
-    The disk image0 gives N.SUFFIX, another one, D, N-D.SUFFIX. Raises OutputError or ToolFailed, the first one that
-    happened: nothing is begun after it, and what goes on ends at its next sign of progress. What was complete stays.
+    The disk image0 gives N.SUFFIX, another one, D, N-D.SUFFIX, unless a format holds all disks in one file. Raises
+    OutputError or ToolFailed, the first one that happened: nothing is begun after it, and what goes on ends at its next
+    sign of progress. What was complete stays.
     """
     formats: dict[str, Output] = {name: load("outputs", name)() for name in request.outputs}
     of_tree = {name: output for name, output in formats.items() if output.info.reads == "tree"}
@@ -146,7 +147,8 @@ class _Run:
         """Write formats one after another, each for all images, the main one first."""
         written = []
         for name, output in formats.items():
-            files = [self._write(name, output, source, image) for image in images]
+            wanted = images[:1] if output.info.holds_all_disks else images
+            files = [self._write(name, output, source, image) for image in wanted]
             self._pending.append(self._afterwards.submit(self.told, name, files))
             written += files
         return written
