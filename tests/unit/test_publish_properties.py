@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,41 @@ def test_a_packed_image_is_refused_with_the_command_that_unpacks_it(tmp_path: Pa
     with pytest.raises(UsageError) as caught:
         properties_of(image, {})
     assert "gunzip" in caught.value.hint
+
+
+def _tar() -> bytes:
+    return tarfile.TarInfo("x").tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "expected"),
+    [
+        ("moon.tar", _tar(), "tar"),
+        ("moon.docker", _tar(), "docker"),
+        ("moon.ova", _tar(), "ova"),
+        ("moon.tar.gz", b"\x1f\x8b\x08", "tar.gz"),
+        ("moon.tgz", b"\x1f\x8b\x08", "tgz"),
+        ("moon.tar.xz", b"\xfd7zXZ\0", "tar.xz"),
+        ("moon.tar.zst", b"\x28\xb5\x2f\xfd", "tar.zst"),
+        ("moon.squash", b"hsqs", "squashfs"),
+        ("moon.erofs", bytes(1024) + b"\xe2\xe1\xf5\xe0", "erofs"),
+        ("moon", b"moon", "raw"),
+    ],
+)
+def test_each_format_of_the_tree_is_known_by_its_content_and_name(
+    tmp_path: Path, name: str, head: bytes, expected: str
+) -> None:
+    image = tmp_path / name
+    image.write_bytes(head + bytes(2048))
+    assert properties_of(image, {}).format == expected
+
+
+@pytest.mark.parametrize("form", ["docker", "erofs", "ova", "squashfs", "tar", "tar.xz", "tgz"])
+def test_what_the_build_knows_of_a_format_counts_more_than_the_name(tmp_path: Path, form: str) -> None:
+    image = tmp_path / "renamed"
+    image.write_bytes(b"\x1f\x8b" + bytes(600))
+    found = properties_of(image, {"format": form, "arch": "amd64"})
+    assert (found.format, found.virtual_size) == (form, 602)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Properties:
     """As Debian calls it: amd64, arm64 …"""
     firmware: Literal["bios", "uefi", "both", ""]
     format: str
-    """raw, qcow2, vmdk, vhd, vhdx, vdi, or, of what is no disk, docker or the file's suffix."""
+    """The name of the output (registry.py, `outputs`); raw for what has no mark of its own."""
     virtual_size: int
     """Bytes of the disk that a guest sees; of what is no disk, of the file."""
     disk_bus: str = ""

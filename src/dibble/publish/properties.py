@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 _MBR_ESP = "ef"
 _NAMES = {"vpc": "vhd"}  # QEMU's word → ours
+_ARCHIVES = {"tar.gz": b"\x1f\x8b", "tgz": b"\x1f\x8b", "tar.xz": b"\xfd7zXZ\0", "tar.zst": b"\x28\xb5\x2f\xfd"}
+"""Packed files that are outputs by themselves, with how they begin."""
+_TARS = {".docker": "docker", ".ova": "ova"}
+_MAGIC = {"squashfs": (0, b"hsqs"), "erofs": (1024, b"\xe2\xe1\xf5\xe0")}
+"""Linux, fs/squashfs/squashfs_fs.h and fs/erofs/erofs_fs.h: where file systems have their magic numbers."""
 _FOOTER = 512  # of a fixed VHD, at the end; Virtual Hard Disk Image Format Specification 1.0
 
 
@@ -38,18 +43,25 @@ def properties_of(image: Path, fact: dict[str, Any]) -> Properties:
 
 
 def _format(head: bytes, image: Path, known: str) -> str:
-    name = image_head.format_of(head, image)
-    if name != "raw":
-        return _NAMES.get(name, name)
+    """The name of the output; what the build knows counts most. Raises BootError for a packed disk."""
     if known:
         return known
+    packed = next((suffix for suffix in _ARCHIVES if image.name.endswith(f".{suffix}")), "")
+    if packed and head.startswith(_ARCHIVES[packed]):
+        return packed
+    name = image_head.format_of(head, image)
+    return _NAMES.get(name, name) if name != "raw" else _unmarked(head, image)
+
+
+def _unmarked(head: bytes, image: Path) -> str:
+    """The format of a file that does not begin with a mark."""
     if _footer(image).startswith(b"conectix"):
         return "vhd"
     if head[0x40:0x44] == b"\x7f\x10\xda\xbe":  # a VDI's signature (QEMU, block/vdi.c)
         return "vdi"
     if head[257:262] == b"ustar":
-        return "docker" if image.suffix == ".docker" else "tar"
-    return "raw"
+        return _TARS.get(image.suffix, "tar")
+    return next((name for name, (place, magic) in _MAGIC.items() if head.startswith(magic, place)), "raw")
 
 
 def _footer(image: Path) -> bytes:
