@@ -31,6 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "package_managers": {
         "apt": "dibble.packages.apt:Apt",
+        "dnf": "dibble.packages.dnf:Dnf",
     },
     "filesystems": {
         "btrfs": "dibble.disk.filesystems.btrfs:Btrfs",

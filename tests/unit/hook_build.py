@@ -75,7 +75,7 @@ def run_inside(
     text = (ELEMENTS / script).read_text()
     for old, new in (instead or {}).items():
         text = text.replace(old, new)
-    for top in ("/etc/", "/boot/", "/usr/lib/modules", "/tmp/yum"):
+    for top in ("/etc/", "/boot/", "/usr/lib/modules", "/usr/lib/sysimage", "/var/lib/rpm", "/tmp/yum"):
         text = text.replace(f" {top}", f" {build.target}{top}").replace(f"={top}", f"={build.target}{top}")
     copy = build.root / "inside"
     copy.write_text(text)

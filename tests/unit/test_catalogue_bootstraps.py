@@ -33,13 +33,13 @@ def test_a_bootstrap_names_release_machine_mirror_and_the_repositories_of_the_re
     for release in ("9-stream", "10-stream"):
         folder = build.hooks / "yum.repos.d" / release
         folder.mkdir(parents=True)
-        (folder / "x.repo").touch()
+        (folder / "x.repo").write_text(f"[{release}]\n")
     build.run("yum-minimal/root.d/08-yum-minimal", env={**RPM, "DIB_DISTRIBUTION_MIRROR": "http://m"})
     words = build.calls
     assert words[:3] == ["dib-engine", "bootstrap", "dnf"]
     assert (after(words, "--releasever"), after(words, "--arch")) == (["9"], ["x86_64"])
     assert after(words, "--variable") == ["stream=9-stream", "mirror=http://m"]
-    assert after(words, "--repositories") == [f"{build.hooks}/yum.repos.d/9-stream/x.repo"]
+    assert after(words, "--repositories") == ["[9-stream]"]
     assert {"dnf", "rpm", "bash", "centos-stream-release"} <= set(after(words, "--include"))
 
 
@@ -49,12 +49,12 @@ def test_a_bootstrap_without_repositories_is_refused(build: HookBuild) -> None:
 
 def test_settings_left_in_the_root_count_for_rpm_too(build: HookBuild) -> None:
     build.fake("dib-engine")
-    (build.root / "more.repo").touch()
+    (build.root / "more.repo").write_text("[more]\n")
     (build.target / ".extra_settings").write_text("DIB_YUM_MINIMAL_BOOTSTRAP_PACKAGES=strace\n")
     env = {**RPM, "DIB_YUM_MINIMAL_EXTRA_REPOS": f"{build.root}/more.repo"}
     build.run("yum-minimal/root.d/08-yum-minimal", env=env)
     assert "strace" in after(build.calls, "--include")
-    assert after(build.calls, "--repositories") == [f"{build.root}/more.repo"]
+    assert after(build.calls, "--repositories") == ["[more]"]
     assert not (build.target / ".extra_settings").exists()
 
 
@@ -147,20 +147,43 @@ def test_a_runtime_that_is_not_there_is_told(build: HookBuild, runtime: str, wha
 # --- mirrors
 
 
-def test_a_mirror_of_centos_takes_the_place_of_the_list_of_mirrors(build: HookBuild) -> None:
+@pytest.mark.parametrize(
+    "script", ["centos/pre-install.d/00-centos-mirror", "centos-minimal/pre-install.d/02-centos-minimal-mirror"]
+)
+def test_a_mirror_of_centos_takes_the_place_of_the_list_of_mirrors(build: HookBuild, script: str) -> None:
     folder = build.target / "etc/yum.repos.d"
     folder.mkdir()
     (folder / "centos.repo").write_text(
-        "[baseos]\nname=x\nmetalink=https://mirrors/metalink?repo=centos-baseos-$stream\n"
-        "[baseos-debug]\nmetalink=https://mirrors/metalink?repo=centos-baseos-debug-$stream\n"
+        "[baseos]\nname=x\nmetalink=https://mirrors/metalink?repo=centos-baseos-$stream&arch=$basearch\n"
+        "[baseos-debug]\nmetalink=https://mirrors/metalink?repo=centos-baseos-debug-$stream&arch=$basearch\n"
     )
-    for script in ("centos/pre-install.d/00-centos-mirror", "centos-minimal/pre-install.d/02-centos-minimal-mirror"):
-        run_inside(build, script, env={"DIB_DISTRIBUTION_MIRROR": "http://m"})
-        lines = (folder / "centos.repo").read_text().splitlines()
-        assert lines[2:4] == [
-            "#metalink=https://mirrors/metalink?repo=centos-baseos-$stream",
-            "baseurl=http://m/$stream/BaseOS/$basearch/os/",
-        ]
+    run_inside(build, script, env={"DIB_DISTRIBUTION_MIRROR": "http://m"})
+    lines = (folder / "centos.repo").read_text().splitlines()
+    assert sorted(lines[2:4]) == [
+        "#metalink=https://mirrors/metalink?repo=centos-baseos-$stream&arch=$basearch",
+        "baseurl=http://m/$stream/BaseOS/$basearch/os/",
+    ]
+    assert lines[-1].startswith("metalink=")
+
+
+def test_a_mirror_of_fedora_takes_the_place_of_the_list_of_mirrors(build: HookBuild) -> None:
+    folder = build.target / "etc/yum.repos.d"
+    folder.mkdir()
+    for name, repo in (("fedora", "fedora-$releasever"), ("fedora-updates", "updates-released-f$releasever")):
+        source = repo.replace("-", "-source-", 1)
+        (folder / f"{name}.repo").write_text(
+            f"[{name}]\nmetalink=https://mirrors/metalink?repo={repo}&arch=$basearch\n"
+            f"[{name}-source]\nmetalink=https://mirrors/metalink?repo={source}&arch=$basearch\n"
+        )
+    script = "fedora-minimal/pre-install.d/02-fedora-minimal-mirror"
+    run_inside(build, script, env={"DIB_DISTRIBUTION_MIRROR": "http://m/"})
+    places = {
+        "fedora": "http://m/releases/$releasever/Everything/$basearch/os/",
+        "fedora-updates": "http://m/updates/$releasever/Everything/$basearch/",
+    }
+    for name, place in places.items():
+        lines = (folder / f"{name}.repo").read_text().splitlines()
+        assert lines[1] == f"baseurl={place}"
         assert lines[-1].startswith("metalink=")
 
 

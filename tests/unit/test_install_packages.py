@@ -144,3 +144,18 @@ def test_debians_names_are_mapped_with_a_warning(build: HookBuild) -> None:
     lines = done.output.splitlines()
     assert lines[-1] == "git libfoo-devel less"
     assert len(lines) == 4
+
+
+def test_dibbles_engine_installs_where_it_knows_the_database(build: HookBuild) -> None:
+    dnf(build)
+    build.fake("dib-engine")
+    (build.target / "usr/lib/sysimage/rpm").mkdir(parents=True)
+    (build.target / "usr/lib/sysimage/rpm/rpmdb.sqlite").touch()
+    script = "yum/bin/install-packages"
+    for words in (["vim", "git"], ["-e", "vim"], ["-u"], ["vim", "@core"]):
+        run_inside(build, script, *words, env={"YUM": "dnf"})
+    run_inside(build, script, "vim", env={"YUM": "dnf", "YUM_FLAGS": "-y --nobest"})
+    calls = " ".join(build.calls)
+    assert "dib-engine install vim git dib-engine remove vim dib-engine upgrade" in calls.replace("dnf --version ", "")
+    assert "install --setopt=strict=0 vim @core" in calls
+    assert "--nobest install vim" in calls

@@ -70,6 +70,9 @@ class AptSettings:
 class AptDecisions:
     """For one target root. Use from one thread at a time, inside the namespace."""
 
+    kind = "apt"
+    """The kind of what a step's result depends on (`store.layers.Input`)."""
+
     def __init__(self, settings: AptSettings, toolbox: Toolbox, events: Events) -> None:
         self._settings = settings
         self._toolbox = toolbox

@@ -2,9 +2,10 @@
 
     STATE/origins/NAME.json   what an origin said last, and when it was asked
 
-An origin is a URL or a reference of a git repository. Its *token* is short and changes with what is there: time and
-size or the entity tag that a server tells, the digest of a file, a commit. It is kept with the layer of the step that
-fetched (`Input.digest`), so whoever has the layer can ask whether it is still the newest, without fetching anything.
+An origin is a URL, a reference of a git repository or a repository of RPM packages. Its *token* is short and changes
+with what is there: time and size or the entity tag that a server tells, the digest of a file, a commit. It is kept
+with the layer of the step that fetched (`Input.digest`), so whoever has the layer can ask whether it is still the
+newest, without fetching anything.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     import requests
 
-KINDS = ("url", "git")
+KINDS = ("url", "git", "rpm-md")
 TRIES = 3
 WITHOUT_VALIDATORS_LIMIT = 4 << 20  # bytes; of a server that tells neither time nor tag a larger file is not compared
 ALL_REFS = "*"
@@ -105,7 +107,10 @@ def _present_token(kind: str, name: str, state_dir: Path, *, offline: bool, max_
             return known[0]
         if offline:
             return None
-    token = token_of_repository(*_split(name)) if kind == "git" else token_of_url(name)
+    if kind == "rpm-md":
+        token = token_of_rpm_repository(name)
+    else:
+        token = token_of_repository(*_split(name)) if kind == "git" else token_of_url(name)
     if token is not None and not local:
         note_origin(kind, name, token, state_dir)
     return token
@@ -170,6 +175,26 @@ def _token_of_server(session: requests.Session, url: str) -> str | None:
             return f"sha256 {hashlib.sha256(body).hexdigest()}" if len(body) <= WITHOUT_VALIDATORS_LIMIT else None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError):
         return None
+
+
+# --- RPM packages
+
+
+def token_of_rpm_repository(url: str) -> str | None:
+    """The sha256 of a repository's newest repomd.xml, whose address, or that of a metalink, is given.
+
+    None when nobody can tell. Source: RFC 5854; a metalink lists older files, too, so the first hash is the newest.
+    """
+    from dibble.packages.fetch import get_small
+
+    try:
+        body = get_small(url, limit=WITHOUT_VALIDATORS_LIMIT)
+    except FetchError:
+        return None
+    if not url.endswith("/repomd.xml"):
+        hashes = re.findall(rb'<hash type="sha256">([0-9a-f]{64})</hash>', body)
+        return hashes[0].decode() if hashes else None
+    return hashlib.sha256(body).hexdigest()
 
 
 # --- git

@@ -293,6 +293,7 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
 
     from dibble.packages.apt import Apt
     from dibble.packages.apt_decide import AptSettings
+    from dibble.packages.dnf import Dnf, DnfSettings
     from dibble.packages.kernel_modules import SCRATCH_BYTES
     from dibble.run.executor import Executor
     from dibble.sandbox.binfmt import is_foreign
@@ -326,6 +327,20 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
         workspace=workspace,
         layers=layers or LayerStore(plan.store),
         apt=Apt(settings, workspace.toolbox, plan.events),
+        dnf=Dnf(
+            DnfSettings(
+                root=workspace.target,
+                arch=plan.request.arch,
+                blobs_dir=plan.store.blobs,
+                state_dir=plan.store.repositories,
+                scratch=workspace.new_directory("dnf"),
+                offline=plan.request.offline,
+                max_age_s=plan.request.max_age_s,
+                epoch=plan.epoch,
+            ),
+            workspace.toolbox,
+            plan.events,
+        ),
         events=plan.events,
         environment=plan.environment,
         late=plan.late,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dibble.packages.apt import Apt
     from dibble.packages.apt_resolve import AptTransaction
     from dibble.packages.base import Package, Transaction
+    from dibble.packages.dnf import Dnf, DnfTransaction
     from dibble.run.control import Call
     from dibble.sandbox.workspace import Workspace
 
@@ -45,7 +46,7 @@ class Engine:
 
     def __init__(
         self,
-        apt: Apt,
+        managers: tuple[Apt, Dnf],
         elements: tuple[Element, ...],
         workspace: Workspace,
         events: Events,
@@ -53,7 +54,7 @@ class Engine:
         *,
         packages: tuple[str, ...] = (),
     ) -> None:
-        self.apt = apt
+        self.apt, self._dnf = managers
         self._elements = elements
         self._workspace = workspace
         self._events = events
@@ -100,10 +101,17 @@ class Engine:
 
     def install(self, names: Sequence[str], on_line: Callable[[str], None], remove: Sequence[str] = ()) -> None:
         """Install and remove packages in the mounted target; its /proc, /dev and /sys must be there."""
-        self.apt.use_target_sources()
-        transaction = self.apt.resolve(tuple(names), tuple(remove))
-        self._note(request_data(transaction, "install" if names else "remove", names or remove))
-        self.apt.apply(transaction, on_line)
+        manager = self._of_target()
+        manager.use_target_sources()
+        transaction = manager.resolve(tuple(names), tuple(remove))
+        self._note(request_data(transaction, "install" if names else "remove", names or remove), manager)
+        manager.apply(transaction, on_line)
+
+    def _of_target(self) -> Apt | Dnf:
+        """The package manager of the mounted target, by the database that it has."""
+        from dibble.packages.dnf import database_of
+
+        return self.apt if database_of(self._workspace.target) is None else self._dnf
 
     # --- before a build
 
@@ -122,23 +130,29 @@ class Engine:
 
     def foreseen(
         self, verb: str, words: Sequence[str], earlier: Sequence[AptTransaction], bootstrap: Sequence[str]
-    ) -> AptTransaction:
+    ) -> AptTransaction | DnfTransaction:
         """What a request will come to after `earlier` ones, of which that with the words `bootstrap` began the root.
 
         The repositories that it was resolved from are then in `inputs`.
         """
+        manager = self._manager(words if verb == "bootstrap" else bootstrap or ("apt",))
         if verb != "bootstrap" and bootstrap:
-            self.apt.use_bootstrap_sources(_bootstrap_request(bootstrap))
+            manager.use_bootstrap_sources(_bootstrap_request(bootstrap))
+        transaction: AptTransaction | DnfTransaction
         if verb == "bootstrap":
-            transaction = self.apt.bootstrap(_bootstrap_request(words))
+            transaction = manager.bootstrap(_bootstrap_request(words))
         elif verb == "upgrade":
-            transaction = self.apt.foresee(earlier, upgrade=True)
+            transaction = manager.foresee(earlier, upgrade=True)
         elif verb == "remove":
-            transaction = self.apt.foresee(earlier, (), words)
+            transaction = manager.foresee(earlier, (), words)
         else:
-            transaction = self.apt.foresee(earlier, words)
-        self._note({})
+            transaction = manager.foresee(earlier, words)
+        self._note({}, manager)
         return transaction
+
+    def _manager(self, bootstrap: Sequence[str]) -> Apt | Dnf:
+        """The package manager that a root begun with these words has."""
+        return self._dnf if bootstrap and bootstrap[0] == "dnf" else self.apt
 
     # --- verbs
 
@@ -147,6 +161,8 @@ class Engine:
 
     def _bootstrap(self, call: Call) -> int:
         request = _bootstrap_request(call.arguments)
+        if call.arguments[0] == "dnf":
+            return self._bootstrap_dnf(request, call)
         transaction = self.apt.bootstrap(request)
         self._note(request_data(transaction, "bootstrap", call.arguments))
         self._look_ahead(transaction, call)
@@ -157,6 +173,17 @@ class Engine:
             self.apt.configure(transaction)
         finally:
             self._workspace.unmount_target()
+        call.output(f"{len(transaction.install)} packages of {request.suite} are in place")
+        return 0
+
+    def _bootstrap_dnf(self, request: BootstrapRequest, call: Call) -> int:
+        transaction = self._dnf.bootstrap(request)
+        self._note(request_data(transaction, "bootstrap", call.arguments), self._dnf)
+        self._dnf.fetch(transaction)
+        for name in ("proc", "dev", "sys"):
+            (self._workspace.target / name).mkdir(exist_ok=True)
+        with self._system_in_target():
+            self._dnf.apply(transaction, self._line)
         call.output(f"{len(transaction.install)} packages of {request.suite} are in place")
         return 0
 
@@ -179,10 +206,11 @@ class Engine:
 
     def _upgrade(self, call: Call) -> int:
         with self._system_in_target():
-            self.apt.use_target_sources()
-            transaction = self.apt.upgrade()
-            self._note(request_data(transaction, "upgrade", ()))
-            self.apt.apply(transaction, call.output)
+            manager = self._of_target()
+            manager.use_target_sources()
+            transaction = manager.upgrade()
+            self._note(request_data(transaction, "upgrade", ()), manager)
+            manager.apply(transaction, call.output)
         return 0
 
     def _package_installs(self, call: Call) -> int:
@@ -324,11 +352,14 @@ class Engine:
         if asked:
             note_origin(kind, name, token, self._workspace.session.store.repositories)
 
-    def _note(self, request: dict[str, Any]) -> None:
+    def _note(self, request: dict[str, Any], manager: Apt | Dnf | None = None) -> None:
         """Note what was asked for, and the repositories that the answer depends on."""
         self.requests.append(request)
-        for state in self.apt.repositories():
-            self.inputs[state.uri, state.suite] = Input("apt", f"{state.uri} {state.suite}", state.sha256)
+        manager = manager or self.apt
+        for state in manager.repositories():
+            self.inputs[state.uri, state.suite] = Input(
+                manager.kind, f"{state.uri} {state.suite}".strip(), state.sha256
+            )
 
 
 def _bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
@@ -340,6 +371,8 @@ def _bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
             f'dibble has no package manager "{kind}" that could begin a system, only {" and ".join(known)}',
             hint="begin with another distribution, or with a file system of this one (DIB_LOCAL_IMAGE)",
         )
+    if kind == "dnf":
+        return _dnf_request(words)
     parser = _Parser("dib-engine bootstrap", add_help=False)
     parser.add_argument("kind", choices=known)
     parser.add_argument("--suite", required=True)
@@ -368,4 +401,28 @@ def _bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
         keyrings=tuple(Path(name) for name in options.keyring),
         unsigned=options.unsigned,
         sources=tuple(options.source),
+    )
+
+
+def _dnf_request(words: Sequence[str]) -> BootstrapRequest:
+    """`bootstrap dnf --releasever …` as a request: the .repo files and keys are given as texts. Raises UsageError."""
+    parser = _Parser("dib-engine bootstrap dnf", add_help=False)
+    parser.add_argument("kind")
+    parser.add_argument("--releasever", required=True)
+    parser.add_argument("--arch", required=True)
+    parser.add_argument("--variable", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--repositories", action="append", required=True, metavar="TEXT")
+    parser.add_argument("--key", action="append", default=[], metavar="TEXT|URL")
+    parser.add_argument("--include", action="append", default=[])
+    parser.add_argument("--unsigned", action="store_true")
+    options = parser.parse_args(list(words))
+    return BootstrapRequest(
+        suite=options.releasever,
+        arch=options.arch,
+        mirrors=(),
+        include=tuple(options.include),
+        unsigned=options.unsigned,
+        sources=tuple(options.repositories),
+        variables=tuple((name, value) for name, _, value in (one.partition("=") for one in options.variable)),
+        keys=tuple(options.key),
     )

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dibble.events import Events
     from dibble.packages.apt import Apt
     from dibble.packages.base import Transaction
+    from dibble.packages.dnf import Dnf
     from dibble.plan.step import Key
     from dibble.recipe.model import Request
     from dibble.run.mounted_tree import Masks
@@ -73,6 +74,7 @@ class Executor:
         workspace: Workspace,
         layers: LayerStore,
         apt: Apt,
+        dnf: Dnf,
         events: Events,
         environment: Mapping[str, str],
         late: Mapping[str, str],
@@ -102,7 +104,7 @@ class Executor:
         self.on_failure: Callable[[Step, State, list[Path]], None] | None = None
         """Called with a step that failed, the state before it, and the directories of the tree as it left it."""
         self.engine = Engine(
-            apt, element_set.elements, workspace, events, self._put_packages_below, packages=request.packages
+            (apt, dnf), element_set.elements, workspace, events, self._put_packages_below, packages=request.packages
         )
         channel_directory = workspace.view / CHANNEL.relative_to("/")
         self._channel = ControlChannel(channel_directory, self.engine.handle)

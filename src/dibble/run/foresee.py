@@ -119,7 +119,7 @@ class _Foresight:
                 self.bootstrap = tuple(request["words"])
         record = layers.read(planned.layer)
         if requests and record is not None:
-            self.inputs = tuple(entry for entry in record.inputs if entry.kind == "apt")
+            self.inputs = tuple(entry for entry in record.inputs if entry.kind in ("apt", "rpm-md"))
 
     # --- what is asked for
 
@@ -184,7 +184,7 @@ class _Foresight:
             "transaction": transaction.as_json(),
         }
         self._facts.put(fact, _RESOLVED, *key)
-        return transaction
+        return AptTransaction.from_json(fact["transaction"])
 
 
 def transaction_of(request: Any) -> AptTransaction:  # JSON of History.requests
