@@ -91,7 +91,7 @@ REQUIRES = {
     "bash": "basesystem glibc",
     "ca-certificates": "coreutils",
     "dnf": "rpm tar gzip",
-    "dracut": "findutils gzip cpio sed grep gawk util-linux tar coreutils systemd-udev kmod zstd bash",
+    "dracut": "findutils gzip cpio sed grep gawk util-linux tar coreutils systemd-udev kmod xz-libs zstd bash",
     "glibc": "basesystem glibc-common",
     "grub2-tools": "coreutils grep sed gawk util-linux",
     KERNEL: "dracut kmod coreutils bash",
@@ -170,10 +170,13 @@ def _pam(files: Files) -> None:
 
 
 def _dracut(files: Files) -> None:
-    # as Fedora's own; else dracut guesses /lib/udev, and takes no rules from there
+    # Where Fedora's own file says that things are; and what udev and kmod of Debian open while they run, which dracut
+    # does not see: without, no module of the kernel is loaded.
+    libraries = " ".join(f"/usr/lib/*-linux-gnu/{name}" for name in ("libkmod.so.2", "liblzma.so.5", "libzstd.so.1"))
     files.file(
         "/usr/lib/dracut/dracut.conf.d/01-dist.conf",
-        'systemdutildir="/usr/lib/systemd"\nsystemdsystemunitdir="/usr/lib/systemd/system"\nudevdir="/usr/lib/udev"\n',
+        'systemdutildir="/usr/lib/systemd"\nsystemdsystemunitdir="/usr/lib/systemd/system"\nudevdir="/usr/lib/udev"\n'
+        f'install_items+=" $(echo {libraries}) "\n',
     )
 
 
