@@ -115,7 +115,7 @@ def _setup() -> Files:
     files.config("/etc/gshadow", "".join(f"{group.partition(':')[0]}:::\n" for group in _GROUPS), 0)
     files.config("/etc/fstab", "")
     files.config("/etc/host.conf", "multi on\n")
-    files.config("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
+    files.config("/etc/hosts", "127.0.0.1 localhost localhost.localdomain\n::1 localhost localhost.localdomain\n")
     files.config("/etc/profile", "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin\n")
     files.config("/etc/protocols", "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\n")
     files.config("/etc/services", "ssh 22/tcp\ndomain 53/tcp\ndomain 53/udp\nhttp 80/tcp\nhttps 443/tcp\n")
