@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.boot.booted import PASSWORD, boot
-from tests.build.catalogue_images import serve
+from tests.serving import served
 from tests.standins import redhat
 from tests.standins.make import key_of, made
 
@@ -44,7 +43,7 @@ def mirror(test_cache: Path, ordinary_user: Person) -> Iterator[dict[str, str]]:
     key = folder / "fedora.gpg"
     key.write_bytes(key_of(distribution, place).read_bytes())
     os.chown(key, ordinary_user.uid, ordinary_user.gid)
-    with contextlib.contextmanager(serve)(place) as url:
+    with served(place) as url:
         yield {
             "DIB_DISTRIBUTION_MIRROR": f"{url}/{distribution.mirror}",
             "DIB_YUM_MINIMAL_KEYS": str(key),

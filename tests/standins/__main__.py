@@ -7,63 +7,72 @@ python -m tests.standins serve [NAME...]   makes and serves them on 127.0.0.1, a
 from __future__ import annotations
 
 import argparse
-import functools
-import http.server
+import contextlib
+import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dibble.sandbox.tools import host_arch
 from tests.people import shared_cache
-from tests.standins import redhat
+from tests.serving import served
+from tests.standins import redhat, ubuntu
 from tests.standins.make import key_of, made
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.standins.redhat import Distribution
 
-KNOWN = {"fedora": redhat.fedora, "centos": redhat.centos}
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """What is to be served; `mirror` is a path on the server, `variable` the one that names the `key` to a build."""
+
+    place: Path
+    mirror: str
+    variable: str
+    key: Path
+
+
+def _of_redhat(distribution: redhat.Distribution) -> StandIn:
+    place = made(distribution, shared_cache())
+    return StandIn(place, distribution.mirror, "DIB_YUM_MINIMAL_KEYS", key_of(distribution, place))
+
+
+def _of_ubuntu(arch: str) -> StandIn:
+    archive = ubuntu.made(shared_cache(), arch)
+    return StandIn(archive.place, archive.mirror, "DIB_APT_KEYRING", archive.key)
+
+
+KNOWN: dict[str, Callable[[str], StandIn]] = {
+    "centos": lambda arch: _of_redhat(redhat.centos(arch=arch)),
+    "fedora": lambda arch: _of_redhat(redhat.fedora(arch=arch)),
+    "ubuntu": _of_ubuntu,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.standins")
     parser.add_argument("verb", choices=("make", "serve"))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(KNOWN)}; all of them unless given")
-    parser.add_argument("--port", type=int, default=8044)
+    parser.add_argument("--arch", default=host_arch(), help="the architecture, as Debian calls it (%(default)s)")
+    parser.add_argument("--port", type=int, default=8044, help="of the first; the others follow (%(default)s)")
     options = parser.parse_args()
-    places = {}
+    if unknown := sorted(set(options.names) - set(KNOWN)):
+        parser.error(f"there is no stand-in for {', '.join(unknown)}; there are {', '.join(KNOWN)}")
+    found = {}
     for name in options.names or KNOWN:
         began = time.monotonic()
-        distribution = KNOWN[name]()
-        places[name] = (distribution, made(distribution, shared_cache()))
-        print(f"{distribution.name}: {places[name][1]}, {time.monotonic() - began:.1f} s")
-    if options.verb == "serve":
-        _serve(places, options.port)
-
-
-class _Several(http.server.SimpleHTTPRequestHandler):
-    """Shows several directories as one: the first that has a path wins."""
-
-    def __init__(self, *arguments: object, places: tuple[Path, ...]) -> None:
-        self._places = places
-        super().__init__(*arguments)  # type: ignore[arg-type] # what the server gives
-
-    def translate_path(self, path: str) -> str:
-        found = ""
-        for place in self._places:
-            self.directory = str(place)
-            found = super().translate_path(path)
-            if place.joinpath(found).exists():
-                return found
-        return found
-
-
-def _serve(places: dict[str, tuple[Distribution, Path]], port: int) -> None:
-    handler = functools.partial(_Several, places=tuple(place for _, place in places.values()))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        for name, (distribution, place) in places.items():
-            print(f"DIB_DISTRIBUTION_MIRROR=http://127.0.0.1:{port}/{distribution.mirror} \\")
-            print(f"    DIB_YUM_MINIMAL_KEYS={key_of(distribution, place)} ./dibble build {name}-minimal vm")
-        server.serve_forever()
+        found[name] = KNOWN[name](options.arch)
+        print(f"{name}: {found[name].place}, {time.monotonic() - began:.1f} s", flush=True)
+    if options.verb == "make":
+        return
+    with contextlib.ExitStack() as servers:
+        for number, (name, one) in enumerate(found.items()):
+            address = servers.enter_context(served(one.place, options.port + number))
+            print(f"DIB_DISTRIBUTION_MIRROR={address}/{one.mirror} {one.variable}={one.key} \\")
+            print(f"    ./dibble build -a {options.arch} {name}-minimal vm", flush=True)
+        threading.Event().wait()
 
 
 main()

@@ -1,4 +1,4 @@
-"""A stand-in for Ubuntu's archives out of Debian's packages: `python -m tests.standins.ubuntu [--arch ARCH]` serves it.
+"""A stand-in for Ubuntu's archives out of Debian's packages.
 
 Names, paths, pockets, components and signatures are those of archive.ubuntu.com and ports.ubuntu.com, so that another
 mirror is only a setting. What tells a system's name is Ubuntu's: base-files, apt's keyring, the kernel's metapackages.
@@ -10,7 +10,6 @@ mirror is only a setting. What tells a system's name is Ubuntu's: base-files, ap
 
 from __future__ import annotations
 
-import argparse
 import base64
 import gzip
 import hashlib
@@ -19,7 +18,6 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 import urllib.request
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -29,8 +27,6 @@ from typing import TYPE_CHECKING
 from pysequoia import Sig, SignatureMode, Tsk, sign
 
 from dibble.packages.debian_sources import host_mirrors
-from tests.people import shared_cache
-from tests.serving import served
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -294,19 +290,3 @@ def _run(argv: list[str], environment: dict[str, str] | None = None) -> str:
     done = subprocess.run(argv, env=environment, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{argv} ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
     return done.stdout
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.standins.ubuntu")
-    parser.add_argument("--arch", default="amd64", choices=sorted(_OF_ARCH))
-    parser.add_argument("--port", type=int, default=8045)
-    options = parser.parse_args()
-    archive = made(shared_cache(), options.arch)
-    with served(archive.place, options.port) as address:
-        print(f"DIB_DISTRIBUTION_MIRROR={address}/{archive.mirror} DIB_APT_KEYRING={archive.key} \\")
-        print(f"    ./dibble build -a {options.arch} ubuntu-minimal vm", flush=True)
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()
