@@ -193,7 +193,8 @@ class Dnf:
                     for file in ring.files:
                         self._toolbox.run(
                             ["rpmkeys", "--root", self._toolbox.path(root), "--dbpath", database, "--import",
-                             self._toolbox.path(file)]
+                             self._toolbox.path(file)],
+                            env=self._environment(),
                         )  # fmt: skip
                 answer = self._worker(asked, hear)
         if begins:
@@ -340,9 +341,6 @@ class Dnf:
         """Run the worker. Raises what its refusals mean."""
         self._toolbox.ensure(GROUP)
         (self._settings.state_dir / "dnf").mkdir(parents=True, exist_ok=True)
-        env = dict(_ENVIRONMENT)
-        if self._settings.epoch is not None:
-            env["SOURCE_DATE_EPOCH"] = str(self._settings.epoch)
         answer: dict[str, Any] = {}
 
         def hear(line: str) -> None:
@@ -352,12 +350,19 @@ class Dnf:
                 on_line(line)
 
         argv = ["python3", "-c", Path(__file__).with_name("dnf_worker.py").read_text("utf-8")]
-        done = self._toolbox.run(argv, env=env, stdin=json.dumps(asked).encode(), on_line=hear, check=False)
+        done = self._toolbox.run(
+            argv, env=self._environment(), stdin=json.dumps(asked).encode(), on_line=hear, check=False
+        )
         if not answer:
             raise ToolFailed(("dnf",), done.status, done.output)
         if "refused" in answer:
             raise _refusal(answer)
         return answer
+
+    def _environment(self) -> dict[str, str]:
+        """The environment of what writes into rpm's database: times in it are the build's epoch."""
+        epoch = self._settings.epoch
+        return dict(_ENVIRONMENT) if epoch is None else {**_ENVIRONMENT, "SOURCE_DATE_EPOCH": str(epoch)}
 
     def _settle_database(self) -> None:
         """Move the database to where the new root's own rpm looks for it."""
@@ -375,15 +380,20 @@ class Dnf:
         current.rmdir()
 
     def _close_databases(self) -> None:
-        """Leave SQLite's databases as one file each: their journals differ from build to build."""
+        """Leave SQLite's databases as one file each, with no time of the build: these differ from build to build."""
         import sqlite3
 
-        root = self._settings.root
-        for file in [*(root / place / _FILE for place in DATABASES), root / "var/lib/dnf/history.sqlite"]:
-            if file.is_file():
-                connection = sqlite3.connect(file)
-                connection.execute("PRAGMA journal_mode=DELETE")
-                connection.close()
+        root, epoch = self._settings.root, self._settings.epoch
+        history = root / "var/lib/dnf/history.sqlite"
+        for file in [*(root / place / _FILE for place in DATABASES), history]:
+            if not file.is_file():
+                continue
+            connection = sqlite3.connect(file)
+            connection.execute("PRAGMA journal_mode=DELETE")
+            if file == history and epoch is not None:  # libdnf asks the clock
+                with connection:
+                    connection.execute("UPDATE trans SET dt_begin = ?, dt_end = ?", (epoch, epoch))
+            connection.close()
 
     def _rpm(self, database: str, *words: str) -> str:
         root = self._toolbox.path(self._settings.root)
