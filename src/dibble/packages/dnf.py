@@ -6,6 +6,7 @@ rpm's, into the mounted target, so its database, scriptlets, file triggers and m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from dataclasses import dataclass, field
@@ -196,7 +197,8 @@ class Dnf:
                              self._toolbox.path(file)],
                             env=self._environment(),
                         )  # fmt: skip
-                answer = self._worker(asked, hear)
+                with _same_initramfs(root):
+                    answer = self._worker(asked, hear)
         if begins:
             self._settle_database()
         self._close_databases()
@@ -398,6 +400,24 @@ class Dnf:
     def _rpm(self, database: str, *words: str) -> str:
         root = self._toolbox.path(self._settings.root)
         return self._toolbox.run(["rpm", "--root", root, "--dbpath", database, *words]).output
+
+
+@contextlib.contextmanager
+def _same_initramfs(root: Path) -> Iterator[None]:
+    """While a kernel's scripts run, dracut(8) writes the same bytes each time; dracut.conf(5), `reproducible`."""
+    file = root / "etc/dracut.conf.d/zz-dibble.conf"
+    ours = not file.parent.exists()
+    if not file.parent.parent.is_dir():
+        yield
+        return
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('reproducible="yes"\n')
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        if ours and not (root / "usr/bin/dracut").exists():
+            file.parent.rmdir()
 
 
 class _Listener:
