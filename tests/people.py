@@ -147,6 +147,9 @@ def ordinary_user() -> Person:
         _make_user()
         entry = pwd.getpwnam(NAME)
         home = Path(entry.pw_dir)
+        if not home.is_dir():  # somebody has tidied up
+            home.mkdir(mode=0o700, parents=True)
+            os.chown(home, entry.pw_uid, entry.pw_gid)
         person = Person(NAME, entry.pw_uid, entry.pw_gid, home, home / "checkout", home / ".cache/dibble-test")
         (home / ".cache").mkdir(exist_ok=True)
         person.cache.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "squashfs": "dibble.outputs.readonly:Squashfs",
         "erofs": "dibble.outputs.readonly:Erofs",
         "docker": "dibble.outputs.docker:Docker",
+        "oci": "dibble.outputs.oci:Oci",
     },
 }
 

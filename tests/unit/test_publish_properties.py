@@ -70,6 +70,7 @@ def _tar() -> bytes:
     [
         ("moon.tar", _tar(), "tar"),
         ("moon.docker", _tar(), "docker"),
+        ("moon.oci", _tar(), "oci"),
         ("moon.ova", _tar(), "ova"),
         ("moon.tar.gz", b"\x1f\x8b\x08", "tar.gz"),
         ("moon.tgz", b"\x1f\x8b\x08", "tgz"),

@@ -10,7 +10,7 @@ import pytest
 
 from dibble.cli.build_several import jobs, print_line
 from dibble.errors import UsageError
-from dibble.outputs.docker import reference
+from dibble.outputs.container_image import reference
 from dibble.recipe.load import requests_of
 from dibble.recipe.merge import Host
 from dibble.run.prepare import CATALOGUE

@@ -19,19 +19,34 @@ MAIN_IMAGE = "image0"
 """The disk that is exported as N.ext; another one, D, as N-D.ext."""
 
 
+BASE = "@base"
+"""The owner of what the phase root.d left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lower:
+    """One directory of the overlay that the tree is. `owner` is the element whose script wrote it, BASE, or empty for
+    what dibble did itself."""
+
+    path: Path
+    owner: str
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """What outputs are made from. `root` is the finished tree; `disk` is None when no format reads it.
 
     The formats may use up the disk's raw files (`raw` moves them), so that one is written last. `ahead` has, for some
     of the disk's images, what was done for qcow2 while they were written. `work` is a directory that the tools see,
-    for files on their way; None where they see every directory.
+    for files on their way; None where they see every directory. `lowers` are the directories that the tree lies in,
+    topmost first, none where that is not known.
     """
 
     root: Path
     disk: Disk | None
     ahead: Mapping[str, Ahead] = field(default_factory=dict)
     work: Path | None = None
+    lowers: tuple[Lower, ...] = ()
 
 
 def nothing_more(_: Request) -> tuple[str, ...]:
@@ -45,7 +60,7 @@ class OutputInfo:
     it `holds_all_disks`.
 
     `depends_on` gives what of the request decides the file besides the disk or tree: a stored file is only taken for
-    the same. `tools` are groups of tools besides `core`.
+    the same. `tools` are groups of tools besides `core`. One that is `by_layer` depends on which element made what.
     """
 
     suffix: str
@@ -55,6 +70,7 @@ class OutputInfo:
     depends_on: Callable[[Request], tuple[str, ...]] = nothing_more
     tools: tuple[str, ...] = ()
     holds_all_disks: bool = False
+    by_layer: bool = False
 
 
 class Output(Protocol):

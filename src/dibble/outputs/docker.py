@@ -1,44 +1,29 @@
-"""An archive for `docker load`, `podman load` and skopeo, with the tree as one layer.
+"""An archive for `docker load`, `podman load` and skopeo, with the tree in layers.
 
 The format is that of `docker save` (Docker Image Specification 1.2, "Combined Image JSON + Filesystem Changeset
-Format"): a tar with the layer, the image's configuration and manifest.json. The layer comes first and is written
+Format"): a tar with the layers, the image's configuration and manifest.json. The layers come first and are written
 straight into the archive.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
-import tarfile
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dibble.errors import OutputError
 from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.container_image import configuration, json_bytes, member, reference
+from dibble.outputs.container_layers import layers_of
 from dibble.outputs.tar_file import TarWriter
 from dibble.tree.ustar import BLOCK
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dibble.events import Events
     from dibble.outputs.base import Source
     from dibble.recipe.model import Request
     from dibble.sandbox.toolbox import Toolbox
-
-# Debian's architecture → (GOARCH, variant), as images are told apart (OCI image-spec, "Platform")
-_PLATFORMS = {
-    "i386": ("386", ""),
-    "armhf": ("arm", "v7"),
-    "armel": ("arm", "v5"),
-    "arm64": ("arm64", "v8"),
-    "ppc64el": ("ppc64le", ""),
-    "mips64el": ("mips64le", ""),
-    "loong64": ("loong64", ""),
-}
-_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LAYER = "layer.tar"
 
 
 class Docker:
@@ -49,6 +34,7 @@ class Docker:
         reads="tree",
         summary="an archive for docker load",
         depends_on=lambda request: (reference(request),),
+        by_layer=True,
     )
 
     def write(
@@ -64,33 +50,31 @@ class Docker:
     ) -> None:
         descriptor = os.open(target_file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
+            layers: list[tuple[str, str]] = []
             with events.activity("docker") as activity:
-                os.lseek(descriptor, BLOCK, os.SEEK_SET)  # the layer's header comes when its size is known
-                TarWriter(lambda data: _write(descriptor, data), epoch, activity).write_tree(source.root)
-            size = os.lseek(descriptor, 0, os.SEEK_CUR) - BLOCK
-            os.pwrite(descriptor, _header(_LAYER, size, epoch), 0)
-            config = _json(_configuration(source.root, request.arch, _digest(descriptor, size), epoch))
+                for layer in layers_of(source, epoch):
+                    start = os.lseek(descriptor, 0, os.SEEK_CUR)
+                    os.lseek(descriptor, BLOCK, os.SEEK_CUR)  # the header comes when the size is known
+                    found = hashlib.sha256()
+
+                    def put(data: bytes, found: Any = found) -> None:  # hashlib names no type
+                        found.update(data)
+                        _write(descriptor, data)
+
+                    TarWriter(put, epoch, activity).write_entries(layer.entries)
+                    size = os.lseek(descriptor, 0, os.SEEK_CUR) - start - BLOCK
+                    os.pwrite(descriptor, member(f"{found.hexdigest()}.tar", size, epoch), start)
+                    layers.append((layer.name, found.hexdigest()))
+            config = json_bytes(configuration(source.root, request.arch, layers, epoch))
             name = f"{hashlib.sha256(config).hexdigest()}.json"
-            manifest = [{"Config": name, "RepoTags": [reference(request)], "Layers": [_LAYER]}]
+            files = [f"{digest}.tar" for _, digest in layers]
+            manifest = [{"Config": name, "RepoTags": [reference(request)], "Layers": files}]
             rest = bytearray()
-            for file, data in ((name, config), ("manifest.json", _json(manifest))):
-                rest += _header(file, len(data), epoch) + data + bytes(-len(data) % BLOCK)
+            for file, data in ((name, config), ("manifest.json", json_bytes(manifest))):
+                rest += member(file, len(data), epoch) + data + bytes(-len(data) % BLOCK)
             _write(descriptor, bytes(rest) + bytes(2 * BLOCK))
         finally:
             os.close(descriptor)
-
-
-def reference(request: Request) -> str:
-    """The name and tag that the image gets: what the user asked for, else one made of the image's name.
-
-    A reference has no capitals, and its parts begin with a letter or a digit (distribution/reference, "Grammar").
-    """
-    if request.docker_target:
-        asked = request.docker_target
-        return asked if ":" in asked.rpartition("/")[2] else f"{asked}:latest"
-    name = re.sub(r"[^a-z0-9._-]+", "-", Path(request.name).name.lower()).strip("._-")
-    name = re.sub(r"([._-])[._-]+", r"\1", name)
-    return f"{name or 'image'}:latest"
 
 
 def load(request: Request, events: Events) -> None:
@@ -114,45 +98,6 @@ def load(request: Request, events: Events) -> None:
         )
         return
     events.note(f"{program.name} has {reference(request)}")
-
-
-def _configuration(root: Path, arch: str, layer: str, epoch: int) -> dict[str, Any]:
-    """The image's configuration (Docker Image Specification 1.2, "Image JSON Description")."""
-    created = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    platform, variant = _PLATFORMS.get(arch, (arch, ""))
-    shell = next((shell for shell in ("/bin/bash", "/bin/sh") if os.path.lexists(f"{root}{shell}")), "/bin/sh")
-    return {
-        "architecture": platform,
-        **({"variant": variant} if variant else {}),
-        "os": "linux",
-        "created": created,
-        "config": {"Env": [_PATH], "Cmd": [shell]},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
-        "history": [{"created": created, "created_by": "dibble"}],
-    }
-
-
-def _header(name: str, size: int, epoch: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = size, epoch, 0o644
-    return info.tobuf(tarfile.GNU_FORMAT)  # whose size field has no limit of 8 GiB
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _digest(descriptor: int, size: int) -> str:
-    """The sha256 of the layer; read again, because the writer fills in what it has written."""
-    found = hashlib.sha256()
-    position = BLOCK
-    while position < BLOCK + size:
-        data = os.pread(descriptor, min(4 << 20, BLOCK + size - position), position)
-        if not data:
-            raise OutputError("the archive became shorter while it was written")
-        found.update(data)
-        position += len(data)
-    return found.hexdigest()
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from dibble.errors import OutputError
 from dibble.tree.inodes import EMPTIED
 from dibble.tree.ustar import BLOCK, HARD_LINK, PAX, TYPES, pax_record, ustar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from dibble.events import RunningActivity
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 RECORD = 20 * BLOCK  # GNU tar's blocking factor; an archive ends at a multiple of it
 _BUFFER = 4 << 20
 _EMPTIED = tuple(b"./" + name for name in EMPTIED)
+Entry: TypeAlias = tuple[bytes, bytes, os.stat_result]
+"""Name in the archive (`./usr`), path, status."""
 
 
 class TarWriter:
@@ -39,7 +41,11 @@ class TarWriter:
         self._links: dict[tuple[int, int], bytes] = {}  # inodes with links still to come → the first name
 
     def write_tree(self, root: Path) -> None:
-        for name, path, status in _walk(os.fsencode(root)):
+        self.write_entries(walk(root))
+
+    def write_entries(self, entries: Iterable[Entry]) -> None:
+        """Write these, a directory before what it holds, and end the archive."""
+        for name, path, status in entries:
             self._entry(name, path, status)
         self._put(bytes(2 * BLOCK))
         self._put(bytes(-(self._written + len(self._pending)) % RECORD))
@@ -56,7 +62,7 @@ class TarWriter:
             first = self._links.setdefault(inode, name)
             if first != name:
                 kind, target, size = HARD_LINK, first, 0
-        attributes = {} if kind == HARD_LINK else _attributes(path)
+        attributes = {} if kind == HARD_LINK else attributes_of(path)
         if kind == b"5":
             name += b"/"
         self._header(name, kind, status, size=size, target=target, attributes=attributes)
@@ -135,19 +141,24 @@ class TarWriter:
             self._activity.progress(self._written, unit="bytes")
 
 
-def _walk(root: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
-    """Every entry as (name in the archive, path, status), a directory before what it holds, each sorted by bytes."""
-    waiting: list[tuple[bytes, bytes]] = [(b".", root)]
+def walk(root: Path) -> Iterator[Entry]:
+    """Every entry of a tree, a directory before what it holds, each sorted by bytes."""
+    waiting: list[tuple[bytes, bytes]] = [(b".", os.fsencode(root))]
     while waiting:
         name, path = waiting.pop()
         status = os.lstat(path)
         yield name, path, status
-        if stat.S_ISDIR(status.st_mode) and name not in _EMPTIED:
+        if stat.S_ISDIR(status.st_mode) and not is_emptied(name):
             children = sorted(os.listdir(path), reverse=True)  # noqa: PTH208 - bytes, and many
             waiting.extend((name + b"/" + child, path + b"/" + child) for child in children)
 
 
-def _attributes(path: bytes) -> dict[bytes, bytes]:
+def is_emptied(name: bytes) -> bool:
+    """Whether a directory is stored without its content."""
+    return name in _EMPTIED
+
+
+def attributes_of(path: bytes) -> dict[bytes, bytes]:
     """The extended attributes that belong to the tree, sorted; not those of an overlay or of the host's policy."""
     found = {}
     for text in sorted(os.listxattr(path, follow_symlinks=False)):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dibble.outputs.base import BASE, Lower, Source
 from dibble.run.image_facts import note_images, note_system
 from dibble.store.facts import Facts
 from dibble.store.layers import OutputStore
@@ -30,7 +31,6 @@ def make_outputs(plan: Build, session: Session, workspace: Workspace, lowers: li
     When the store has the disk in another format, that is converted. Else the disk is laid out and written from the
     finished tree.
     """
-    from dibble.outputs.base import Source
     from dibble.outputs.run import write_outputs
     from dibble.run.convert import stored_disk
 
@@ -60,10 +60,10 @@ def make_outputs(plan: Build, session: Session, workspace: Workspace, lowers: li
 
     if disk is not None and all(_reads_disk(name) for name in missing):
         return placed + write(Source(workspace.target, disk, work=work))
-    with _tree(plan, workspace, lowers) as (root, boot):
+    with _tree(plan, workspace, lowers, state) as (root, boot, below):
         note_system(plan, root, state)
         return placed + write(
-            Source(root, disk, work=work),
+            Source(root, disk, work=work, lowers=below),
             lambda begun, events: _write_disk(plan, workspace, boot, state, begun=begun, events=events),
         )
 
@@ -94,8 +94,11 @@ def _reads_disk(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _tree(plan: Build, workspace: Workspace, lowers: list[Path]) -> Iterator[tuple[Path, BootCode]]:
-    """The finished tree with the boot loader and all mount points in it, as a directory that nothing is mounted in.
+def _tree(
+    plan: Build, workspace: Workspace, lowers: list[Path], state: State
+) -> Iterator[tuple[Path, BootCode, tuple[Lower, ...]]]:
+    """The finished tree with the boot loader and all mount points in it, as a directory that nothing is mounted in, and
+    the directories that it lies in.
 
     File systems are filled from the workspace's own mount, where the mount points are hidden at times.
     """
@@ -104,7 +107,7 @@ def _tree(plan: Build, workspace: Workspace, lowers: list[Path]) -> Iterator[tup
     from dibble.disk.write import make_mount_points
     from dibble.sandbox import mounts
 
-    workspace.mount_tree(lowers)
+    upper = workspace.mount_tree(lowers)
     if plan.request.target:
         from dibble.tree.gate import check_gate
 
@@ -124,7 +127,14 @@ def _tree(plan: Build, workspace: Workspace, lowers: list[Path]) -> Iterator[tup
     root = workspace.new_directory("tree")
     mounts.bind(workspace.target, root, read_only=True, recursive=False)
     try:
-        yield root, boot
+        owners = ("", *plan.owners(state), BASE)
+        yield (
+            root,
+            boot,
+            tuple(
+                Lower(path / workspace.target.name, owner) for path, owner in zip((upper, *lowers), owners, strict=True)
+            ),
+        )
     finally:
         mounts.unmount_all(root)
 

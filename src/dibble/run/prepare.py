@@ -14,6 +14,7 @@ from dibble.elements.assemble import element_set
 from dibble.elements.find import tools_of
 from dibble.errors import DiskLayoutError, ElementError, OutputError, Where
 from dibble.events import Note
+from dibble.outputs.base import BASE
 from dibble.plan.manifest import LIBRARY, digest, manifest_of
 from dibble.plan.refresh import Refresh
 from dibble.registry import load
@@ -138,7 +139,14 @@ class Build:
         ]  # fmt: skip
         infos = {name: load("outputs", name).info for name in request.outputs}
         own = {name: (*info.depends_on(request), *_tools_parts(self, info.tools)) for name, info in infos.items()}
+        own |= {name: (*own[name], *self.owners(state)) for name, info in infos.items() if info.by_layer}
         return {name: digest([*common, name, *parts])[:40] for name, parts in own.items()}
+
+    def owners(self, state: State) -> tuple[str, ...]:
+        """Whose the directories of a tree are, topmost first, as `outputs.base.Lower` says."""
+        files = self.elements.hooks.files
+        hooks = [(step, files.get(step)) for step in state.steps]
+        return tuple(BASE if step.startswith("root.d/") else hook.element if hook else "" for step, hook in hooks)
 
     def tool_groups(self) -> tuple[str, ...]:
         """The groups of tools besides `core` that elements, the disk and the formats need."""

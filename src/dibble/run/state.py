@@ -31,6 +31,8 @@ class State:
     initramfs_pending: bool = False
     exports: tuple[str, ...] = ()
     used_network: bool = False
+    steps: tuple[str, ...] = ()
+    """The steps whose results the entries of `stack` are, one for each."""
 
     def after(self, record: Record) -> State:
         return replace(
@@ -40,5 +42,6 @@ class State:
             manifest=changed(self.manifest, record.hooks),
             initramfs_pending=record.initramfs_pending,
             exports=(*self.exports, record.id) if record.exports else self.exports,
+steps=(*(record.step,) * len(record.stack), *self.steps),
             used_network=self.used_network or any(entry.kind not in KINDS for entry in record.inputs),
         )
