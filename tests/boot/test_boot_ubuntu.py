@@ -68,9 +68,10 @@ def test_a_disk_boots_and_a_container_s_image_holds_the_same_system(
 
     with tarfile.open(place / "image.docker") as docker:
         manifest: list[dict[str, Any]] = json.load(docker.extractfile("manifest.json") or pytest.fail("no manifest"))
-        (layer,) = manifest[0]["Layers"]
-        with tarfile.open(fileobj=docker.extractfile(layer)) as tree:
-            names = {name.removeprefix("./") for name in tree.getnames()}
+        names: set[str] = set()
+        for layer in manifest[0]["Layers"]:
+            with tarfile.open(fileobj=docker.extractfile(layer)) as tree:
+                names |= {name.removeprefix("./") for name in tree.getnames()}
     assert {"usr/lib/os-release", "etc/lsb-release", "etc/apt/sources.list"} <= names
 
     _, output = boot(ordinary_user, place / "image.qcow2", "devuser", COMMANDS)

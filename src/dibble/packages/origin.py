@@ -200,6 +200,14 @@ def token_of_rpm_repository(url: str) -> str | None:
 # --- git
 
 
+def local_repository(kind: str, name: str) -> Path | None:
+    """The directory on the host that a git origin is; None for an origin of another kind or on another machine."""
+    location = name.rpartition(" ")[0] if kind == "git" else ""
+    if location.startswith("file://"):
+        location = unquote(urlsplit(location).path)
+    return Path(location) if location.startswith("/") else None
+
+
 def token_of_repository(location: str, ref: str) -> str | None:
     """The commit that a reference of a git repository leads to now; for `*` a digest of all branches and tags.
 

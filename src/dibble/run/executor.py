@@ -332,7 +332,8 @@ class Executor:
     def _keep(self, tree: MountedTree, step: Step, key: Key, state: State, began: float) -> Record:
         """Freeze the step's upper directories and put them into the store."""
         fetched = tuple(sorted(self.engine.inputs.values(), key=lambda entry: entry.name))
-        inputs = (*fetched, *self._reads.inputs([*self._left(state), *([tree.exports[0]] if tree.exports else [])]))
+        written = [*self._left(state), *([tree.exports[0]] if tree.exports else [])]
+        inputs = (*fetched, *self._reads.inputs(written, fetched))
         # A step that is run again on purpose leaves a layer beside the older one.
         again = [str(time.time())] if self._refresh.names(step) else []
         identity = digest(

@@ -101,15 +101,23 @@ class Reads:
     def forget(self) -> None:
         self._heard = {}
 
-    def inputs(self, written: Sequence[Path]) -> tuple[Input, ...]:
-        """What the last script has read, less what is there in the directories `written`: by it or earlier ones."""
+    def inputs(self, written: Sequence[Path], fetched: Sequence[Input] = ()) -> tuple[Input, ...]:
+        """What the last script has read, less what is there in the directories `written`: by it or earlier ones.
+
+        Of a repository that is among what it `fetched`, the commit counts and no file: it is asked as seldom as others.
+        """
+        from dibble.packages.origin import local_repository
+
+        repositories = {path.resolve() for entry in fetched if (path := local_repository(entry.kind, entry.name))}
         image = Path(self.request.name).name
         roots = places(self.request)
         found = []
         for kind, opened in self._heard.items():
             for name in sorted(opened.files | opened.folders):
+                path = roots[kind] / name
                 is_own = kind == KINDS[0] and name and any(os.path.lexists(place / name) for place in written)
+                is_own = is_own or not repositories.isdisjoint((path, *path.parents))
                 if not is_own and not (image and name.partition("/")[0].startswith(image)):
-                    found.append(Input(kind, name or ".", digest_of(roots[kind] / name, image)))
+                    found.append(Input(kind, name or ".", digest_of(path, image)))
         # What was not on the host when the script had ended was the script's own, and temporary.
         return tuple(entry for entry in found if entry.digest != _ABSENT)

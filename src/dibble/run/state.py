@@ -42,6 +42,6 @@ class State:
             manifest=changed(self.manifest, record.hooks),
             initramfs_pending=record.initramfs_pending,
             exports=(*self.exports, record.id) if record.exports else self.exports,
-steps=(*(record.step,) * len(record.stack), *self.steps),
+            steps=(*(record.step,) * len(record.stack), *self.steps),
             used_network=self.used_network or any(entry.kind not in KINDS for entry in record.inputs),
         )
