@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.boot import announced
 from tests.boot.booted import PASSWORD, boot
 from tests.serving import served
 from tests.standins import redhat
@@ -49,7 +50,6 @@ def mirror(test_cache: Path, ordinary_user: Person) -> Iterator[dict[str, str]]:
             "DIB_YUM_MINIMAL_KEYS": str(key),
             "DIB_RELEASE": distribution.system.version,
             "DIB_DEV_USER_PASSWORD": PASSWORD,
-            "DIB_DEV_USER_PWDLESS_SUDO": "yes",
         }
 
 
@@ -73,9 +73,11 @@ def test_packages_that_another_key_has_signed_are_refused_with_both_keys(
 def test_fedora_boots_and_its_packages_are_whole(ordinary_user: Person, mirror: dict[str, str]) -> None:
     folder = ordinary_user.home / "fedora"
     env = ordinary_user.environment(**mirror)
-    words = ("-p", "file,diffutils", "fedora-minimal", "vm", "devuser")
+    recipe = str(ordinary_user.checkout / announced.RECIPE)
+    words = ("-p", "file,diffutils", recipe, "fedora-minimal", "vm")
     ordinary_user.dibble("build", "-o", "fedora", *words, cwd=folder, env=env, timeout=1800)
-    _, printed = boot(ordinary_user, folder / "fedora.qcow2", "devuser", COMMANDS)
+    _, printed = boot(ordinary_user, folder / "fedora.qcow2", announced.USER, COMMANDS | announced.COMMANDS)
+    announced.check(printed, "Fedora")
     assert printed["state"].strip() == "running", printed["failed"]
     assert "is not installed" not in printed["packages"]
     assert printed["keys"].strip() == "1"

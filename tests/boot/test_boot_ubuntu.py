@@ -8,6 +8,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.boot import announced
 from tests.boot.booted import PASSWORD, boot
 from tests.serving import served
 from tests.standins import ubuntu
@@ -34,7 +35,7 @@ COMMANDS = {
     "audit": "dpkg --audit",
     "keyring": "dpkg-query --search /etc/apt/trusted.gpg.d/ubuntu-keyring-2018-archive.gpg",
 }
-ELEMENTS = ("ubuntu-minimal", "vm", "devuser", "openssh-server")
+ELEMENTS = ("ubuntu-minimal", "vm")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,6 @@ def settings(person: Person, place: Path, mirror: str, key: Path) -> dict[str, s
         DIB_APT_KEYRING=str(place / key.name),
         DIB_UBUNTU_KERNEL="linux-image-virtual",
         DIB_DEV_USER_PASSWORD=PASSWORD,
-        DIB_DEV_USER_PWDLESS_SUDO="1",
     )
 
 
@@ -64,7 +64,10 @@ def test_a_disk_boots_and_a_container_s_image_holds_the_same_system(
     made, mirror = archive
     place = ordinary_user.directory("boot-ubuntu")
     env = settings(ordinary_user, place, mirror, made.key)
-    ordinary_user.dibble("build", "-t", "qcow2,docker", "-o", "image", *ELEMENTS, cwd=place, env=env, timeout=1800)
+    recipe = str(ordinary_user.checkout / announced.RECIPE)
+    ordinary_user.dibble(
+        "build", "-t", "qcow2,docker", "-o", "image", recipe, *ELEMENTS, cwd=place, env=env, timeout=1800
+    )
 
     with tarfile.open(place / "image.docker") as docker:
         manifest: list[dict[str, Any]] = json.load(docker.extractfile("manifest.json") or pytest.fail("no manifest"))
@@ -74,7 +77,8 @@ def test_a_disk_boots_and_a_container_s_image_holds_the_same_system(
                 names |= {name.removeprefix("./") for name in tree.getnames()}
     assert {"usr/lib/os-release", "etc/lsb-release", "etc/apt/sources.list"} <= names
 
-    _, output = boot(ordinary_user, place / "image.qcow2", "devuser", COMMANDS)
+    _, output = boot(ordinary_user, place / "image.qcow2", announced.USER, COMMANDS | announced.COMMANDS)
+    announced.check(output, "Ubuntu")
     assert output["failed"] == "", "failed units"
     assert output["state"] == "running"
     assert output["system"] == "ubuntu noble"

@@ -24,12 +24,13 @@ _USERS = {
     "mail": "8:12:/var/spool/mail:/usr/sbin/nologin",
     "messagebus": "81:81:/:/usr/sbin/nologin",
     "systemd-network": "192:192:/:/usr/sbin/nologin",
+    "sshd": "74:74:/run/sshd:/usr/sbin/nologin",
     "tcpdump": "72:72:/:/usr/sbin/nologin",
     "nobody": "65534:65534:/:/usr/sbin/nologin",
 }
 _GROUPS = """
     root:0 bin:1 daemon:2 sys:3 adm:4 tty:5 disk:6 lp:7 mem:8 kmem:9 wheel:10 cdrom:11 mail:12 man:15 dialout:18
-    floppy:19 utmp:22 utempter:35 kvm:36 video:39 shadow:42 staff:50 audio:63 tcpdump:72 messagebus:81 users:100
+    floppy:19 utmp:22 utempter:35 kvm:36 video:39 shadow:42 staff:50 audio:63 tcpdump:72 sshd:74 messagebus:81 users:100
     input:104 render:105 sgx:106 systemd-journal:190 systemd-network:192 nobody:65534
 """.split()  # noqa: SIM905 - a table to be read
 GROUP_NAMES = {5: "tty", 8: "mail", 12: "man", 42: "shadow", 43: "utmp", 50: "staff"}
@@ -137,7 +138,9 @@ def _release(system: System) -> Files:
         files.link(f"/etc/{name}-release", "system-release")
     files.file(
         "/usr/lib/systemd/system-preset/90-default.preset",
-        "".join(f"enable {unit}\n" for unit in ("NetworkManager.service", "dbus.socket", "getty@.service")),
+        "".join(
+            f"enable {unit}\n" for unit in ("NetworkManager.service", "dbus.socket", "getty@.service", "sshd.service")
+        ),
     )
     files.file("/usr/lib/systemd/system-preset/99-default-disable.preset", "disable *\n")
     return files

@@ -18,7 +18,7 @@ ROOTS = tuple(
     """
     bash bzip2 ca-certificates coreutils cpio curl dbus diffutils dnf dracut-core e2fsprogs fdisk file findutils gawk
     gpgv grep gzip hostname iproute2 iputils-ping kmod less libc-bin libc6 libpam-modules libpam-runtime login
-    login.defs lsof mount ncurses-base network-manager gnu-which openssl passwd procps python3 rpm sed sudo systemd
+    login.defs lsof mount ncurses-base network-manager gnu-which openssh-server openssl passwd procps python3 rpm sed sudo systemd
     systemd-sysv tar tcpdump traceroute tzdata udev util-linux xz-utils zstd grub-common grub2-common
 """.split()  # noqa: SIM905 - a table to be read
 )
@@ -30,7 +30,7 @@ LEFT_OUT = frozenset(
     adduser apt base-files base-passwd bsdutils cdebconf dash dbus-user-session debconf debianutils dpkg
     emacsen-common grub-gfxpayload-lists init-system-helpers initramfs-tools install-info libdebconfclient0
     libfile-find-rule-perl libpam-systemd linux-base lsb-base media-types netbase os-prober perl perl-base
-    polkitd publicsuffix python3-apt sensible-utils sysvinit-utils ucf usr-is-merged usrmerge wpasupplicant
+    polkitd publicsuffix python3-apt runit-helper sensible-utils sysvinit-utils ucf usr-is-merged usrmerge wpasupplicant
     """.split()  # noqa: SIM905 - a table to be read
 )
 
@@ -60,6 +60,8 @@ MERGED = {
     "libsolv": "libsolv1 libsolvext1",
     "libstdc++": "libstdc++6",
     "ncurses-libs": "libtinfo6 libncursesw6",
+    "openssh": "openssh-client",
+    "openssh-server": "openssh-server openssh-sftp-server",
     "openssl-libs": "libssl3t64 openssl-provider-legacy",
     "pam": "libpam-modules libpam-modules-bin libpam-runtime",
     "pam-libs": "libpam0g",
@@ -96,6 +98,7 @@ REQUIRES = {
     "grub2-tools": "coreutils grep sed gawk util-linux",
     KERNEL: "dracut kmod coreutils bash",
     "pam": "util-linux",
+    "openssh-server": "pam shadow-utils systemd",
     "systemd": "coreutils util-linux pam shadow-utils bash",
     "systemd-udev": "systemd",
 }
@@ -104,6 +107,7 @@ PROVIDES = {
     "coreutils": "coreutils-single",
     "dnf": "yum",
     KERNEL: "kernel-modules kernel-modules-core",
+    "openssh": "openssh-clients",
     "shadow-utils": "passwd",
     "systemd": "systemd-sysv",
     "util-linux": "util-linux-core",
@@ -190,6 +194,12 @@ def _ca_certificates(files: Files) -> None:
     files.link("/etc/ssl/certs/ca-certificates.crt", "../../pki/tls/certs/ca-bundle.crt")
 
 
+def _openssh_server(files: Files) -> None:
+    unit = files.entries.pop("/usr/lib/systemd/system/ssh.service").content().decode()
+    files.file("/usr/lib/systemd/system/sshd.service", unit.replace("Alias=sshd.service\n", ""))
+    files.config("/etc/ssh/sshd_config", files.entries["/usr/share/openssh/sshd_config"].content().decode(), 0o600)
+
+
 def _grub_tools(files: Files) -> None:
     for path in list(files.entries):
         folder, _, name = path.rpartition("/")
@@ -205,6 +215,7 @@ ADDITIONS: dict[str, Callable[[Files], None]] = {
     "gawk": _gawk,
     "glibc-common": _glibc_common,
     "grub2-tools": _grub_tools,
+    "openssh-server": _openssh_server,
     "pam": _pam,
     "systemd": _systemd,
     "traceroute": _traceroute,
