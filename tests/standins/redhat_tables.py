@@ -18,8 +18,8 @@ ROOTS = tuple(
     """
     bash bzip2 ca-certificates coreutils cpio curl dbus diffutils dnf dracut-core e2fsprogs fdisk file findutils gawk
     gpgv grep gzip hostname iproute2 iputils-ping kmod less libc-bin libc6 libpam-modules libpam-runtime login
-    login.defs lsof mount ncurses-base network-manager gnu-which openssh-server openssl passwd procps python3 rpm sed sudo systemd
-    systemd-sysv tar tcpdump traceroute tzdata udev util-linux xz-utils zstd grub-common grub2-common
+    login.defs lsof mount ncurses-base network-manager gnu-which openssh-server openssl passwd procps python3 rpm sed
+    sudo systemd systemd-sysv tar tcpdump traceroute tzdata udev util-linux xz-utils zstd grub-common grub2-common
 """.split()  # noqa: SIM905 - a table to be read
 )
 FIRMWARE_ROOTS = {"amd64": ("grub-pc-bin", "grub-efi-amd64-bin"), "arm64": ("grub-efi-arm64-bin",)}
