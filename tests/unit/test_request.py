@@ -127,6 +127,8 @@ CASES: list[tuple[list[str], dict[str, str], str, object]] = [
     ),
     (["-c"], {"SKIP_BASE": "1"}, "skip_base", False),
     ([], {"SKIP_BASE": "1", "CLEAR_ENV": "1"}, "skip_base", False),
+    ([], {"DIB_SECURE_BOOT_KEY": "a.key"}, "secure_boot_key", Path("/here/a.key")),
+    ([], {"DIB_SECURE_BOOT_CERT": "/etc/a.pem"}, "secure_boot_cert", Path("/etc/a.pem")),
     (["--ramdisk-element", "dracut-ramdisk"], {}, "ramdisk", False),
 ]
 
@@ -165,6 +167,8 @@ DEFAULTS: dict[str, object] = {
     "block_device_config": None,
     "block_device_source": "",
     "secrets": {},
+    "secure_boot_key": None,
+    "secure_boot_cert": None,
     "tools": "tree",
     "cwd": Path("/here"),
     "overwrite": False,
@@ -372,7 +376,7 @@ def test_every_host_only_pattern_has_a_reason() -> None:
 
 def test_no_variable_of_the_contract_is_host_only() -> None:
     wanted = {option.variable for option in OPTIONS if option.variable} | {"break", "break_cmd", "GENTOO_PROFILE"}
-    wanted = {name for name in wanted if not name.startswith("DIBBLE_")}  # ours alone
+    wanted = {name for name in wanted if not name.startswith(("DIBBLE_", "DIB_SECURE_BOOT_"))}  # ours alone
     assert [name for name in sorted(wanted) if hook_environment.is_host_only(name)] == []
 
 
@@ -427,6 +431,13 @@ def test_dib_env_is_text_that_bash_reads_back() -> None:
 def test_where_the_remote_cache_is_does_not_land_in_images() -> None:
     words = ("--remote-cache", "s3://b/p", "--remote-cache-push=no", "-o", "x", "an-os")
     assert request_of(("an-os",), {}, {}, host=HOST, arguments=words).arguments == "-o x an-os"
+
+
+def test_where_keys_are_neither_lands_in_images_nor_is_a_hook_told() -> None:
+    words = ("--secret", "disk=a", "--secure-boot-key=k", "--secure-boot-cert", "c", "an-os")
+    assert request_of(("an-os",), {}, {}, host=HOST, arguments=words).arguments == "an-os"
+    request = own("an-os", env={"DIB_SECURE_BOOT_KEY": "k", "DIB_SECURE_BOOT_CERT": "c"})
+    assert "SECURE_BOOT" not in str(request.environment)
 
 
 @pytest.mark.parametrize("words", [("-t", "raw"), ("-traw",), ("--outputs", "raw,tar"), ("--outputs=raw",)])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dibble.boot.secure_boot import SigningKey
     from dibble.disk.model import Filesystem, Graph, Layout, Partition
     from dibble.events import Events
     from dibble.sandbox.toolbox import Toolbox
@@ -46,6 +47,8 @@ class BootSetup:
     toolbox: Toolbox
     events: Events
     epoch: int
+    signing: SigningKey | None = None
+    """What programs for UEFI are signed with."""
 
     def put(self, path: Path, content: bytes) -> None:
         """Write a file of the tree, in place of one that is there."""

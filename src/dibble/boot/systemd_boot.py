@@ -53,13 +53,14 @@ class SystemdBoot:
             )
         name = _EFI_NAMES[setup.arch]
         maker = _Maker(setup, name, _part(setup, f"linux{name}.efi.stub"), _os_release(setup))
-        loader = _part(setup, f"systemd-boot{name}.efi").read_bytes()
+        loader = _signed(setup, _part(setup, f"systemd-boot{name}.efi").read_bytes())
         setup.put(esp / "EFI" / "BOOT" / EFI_LOADERS[setup.arch], loader)
         setup.put(esp / "EFI" / "systemd" / f"systemd-boot{name}.efi", loader)
         if not (esp / "loader/loader.conf").exists():
             setup.put(esp / "loader/loader.conf", f"timeout {_MENU_SECONDS}\n".encode())
         for kernel in kernels(setup.root):
-            setup.put(esp / "EFI" / "Linux" / f"{maker.system}-{kernel.release}.efi", maker.image_of(kernel))
+            image = _signed(setup, maker.image_of(kernel))
+            setup.put(esp / "EFI" / "Linux" / f"{maker.system}-{kernel.release}.efi", image)
         setup.clamp([*esp.rglob("*"), esp])
         return NoCode()
 
@@ -110,6 +111,10 @@ class _Maker:
         plain = self.setup.work / "linux"
         plain.write_bytes(gzip.decompress(kernel.image.read_bytes()))
         return plain
+
+
+def _signed(setup: BootSetup, program: bytes) -> bytes:
+    return setup.signing.signed(program, setup) if setup.signing else program
 
 
 def _part(setup: BootSetup, name: str) -> Path:

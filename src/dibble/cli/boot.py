@@ -48,6 +48,10 @@ _MOMENTS = {
 @click.option(
     "-a", "--arch", type=click.Choice(["auto", "amd64", "i386", "arm64"]), default="auto", help="Default: by the image."
 )
+@click.option(
+    "--uefi-variables", type=click.Path(path_type=Path), metavar="FILE",
+    help="Boot with Secure Boot by the keys in FILE, OVMF's variables (element bootloader). FILE stays as it is.",
+)  # fmt: skip
 @click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", help="Default: KVM if it works.")
 @click.option("--memory", "memory_mib", type=click.IntRange(min=32), default=1024, metavar="MIB", show_default=True)
 @click.option("--cpus", type=click.IntRange(min=1), metavar="NUMBER", help="Default: 2, or what this machine has.")
@@ -121,6 +125,7 @@ def _request(image: Path, options: dict[str, Any]) -> BootRequest:
         append=options["append"],
         arch=None if options["arch"] == "auto" else options["arch"],
         firmware=None if options["firmware"] == "auto" else options["firmware"],
+        uefi_variables=options["uefi_variables"].resolve() if options["uefi_variables"] else None,
         memory_mib=options["memory_mib"],
         cpus=options["cpus"] or default_cpus(),
         network=not options["no_network"],

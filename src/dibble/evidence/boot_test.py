@@ -73,6 +73,14 @@ _GIVEN_UP: tuple[tuple[re.Pattern[str], str, str], ...] = (
     ),
 )  # fmt: skip
 
+# UEFI's words for a program that no key of its variables has signed (EDK II: BdsDxe), and systemd-boot's.
+_REFUSED = re.compile(r": (?:Access [Dd]enied|Security [Vv]iolation)$", re.MULTILINE)
+_NOT_SIGNED = (
+    "the firmware refuses what is on the disk: none of its keys for Secure Boot has signed it",
+    "sign the image by the key whose certificate is in the db of those variables (dibble build --secure-boot-key"
+    " KEY --secure-boot-cert CERT), or boot it without --uefi-variables",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class BootRequest:
@@ -88,6 +96,8 @@ class BootRequest:
     """For the kernel's command line, after the console; only where the image is a kernel."""
     arch: qemu.Arch | None = None
     firmware: image_head.FirmwareKind | None = None
+    uefi_variables: Path | None = None
+    """The firmware's variables, with the keys of Secure Boot in them; a copy of the file is used."""
     memory_mib: int = 1024
     cpus: int = 1
     network: bool = True
@@ -162,10 +172,10 @@ def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
         return _direct_guest(request, bench)
     image_format, partitions, _ = _look(request.image, bench)
     arch = arch_of(request, bench)
-    firmware = request.firmware or image_head.firmware_for(partitions, arch)
+    wanted = "uefi" if request.uefi_variables else request.firmware
+    firmware = wanted or image_head.firmware_for(partitions, arch)
     if arch == "arm64" and firmware == "bios":
         raise BootError("arm64 machines have no BIOS", hint="boot with --firmware uefi")
-    flash = qemu.flash_for(arch, bench.toolbox, bench.scratch) if firmware == "uefi" else None
     return qemu.Guest(
         arch=arch,
         image=bench.toolbox.path(request.image),
@@ -173,11 +183,17 @@ def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
         accelerator=accelerator_for(arch, bench),
         memory_mib=request.memory_mib,
         cpus=request.cpus,
-        flash=flash,
+        flash=_flash(request, arch, bench) if firmware == "uefi" else None,
         network=request.network,
         writable=request.writable,
         hardware=_hardware(request, bench),
     )
+
+
+def _flash(request: BootRequest, arch: qemu.Arch, bench: Bench) -> qemu.Flash:
+    if request.uefi_variables is not None:
+        return qemu.secure_flash_for(arch, request.uefi_variables, bench.toolbox, bench.scratch)
+    return qemu.flash_for(arch, bench.toolbox, bench.scratch)
 
 
 def _hardware(request: BootRequest, bench: Bench) -> Hardware:
@@ -192,7 +208,7 @@ def _is_kernel(request: BootRequest) -> bool:
 
 def _direct_guest(request: BootRequest, bench: Bench) -> qemu.Guest:
     arch = arch_of(request, bench)
-    uefi = request.firmware == "uefi"
+    uefi = request.firmware == "uefi" or request.uefi_variables is not None
     return qemu.Guest(
         arch=arch,
         image=bench.toolbox.path(request.image),
@@ -200,7 +216,7 @@ def _direct_guest(request: BootRequest, bench: Bench) -> qemu.Guest:
         accelerator=accelerator_for(arch, bench),
         memory_mib=request.memory_mib,
         cpus=request.cpus,
-        flash=qemu.flash_for(arch, bench.toolbox, bench.scratch) if uefi else None,
+        flash=_flash(request, arch, bench) if uefi else None,
         network=request.network,
         direct=qemu.Direct(bench.toolbox.path(request.initrd) if request.initrd else None, request.append),
         hardware=_hardware(request, bench),
@@ -309,7 +325,8 @@ class _Boot:
                 self._on_command(result)
 
     def _wait_for(self, wanted: re.Pattern[str], deadline: float) -> None:
-        marker = self._request.marker
+        request = self._request
+        marker = request.marker
         self._waiting_for = "the login prompt" if marker is None else f"the text {marker!r}"
         given_up = [pattern for pattern, _, _ in _GIVEN_UP]
         patterns = [wanted, *given_up, _PASSPHRASE, _WRONG_PASSPHRASE, _KERNEL]
@@ -323,6 +340,8 @@ class _Boot:
             if index <= len(_GIVEN_UP):
                 self._console.read_until_quiet(0.5, 2.0)  # what it says about it
                 _, sentence, hint = _GIVEN_UP[index - 1]
+                if request.uefi_variables is not None and _REFUSED.search(self._console.text):
+                    sentence, hint = _NOT_SIGNED
                 raise BootError(sentence + self._shown(), hint=hint)
             self.note("kernel")
             patterns.remove(_KERNEL)
@@ -424,6 +443,8 @@ def check_request(request: BootRequest) -> None:
     check_hardware(request.hardware)
     if request.settings is not None and not request.network and request.settings.kind in ("openstack", "ec2", "gce"):
         raise UsageError("the guest asks for its settings over the network", hint="leave --no-network out")
+    if request.uefi_variables is not None and request.firmware == "bios":
+        raise UsageError("a BIOS has no variables of UEFI", hint="leave --firmware or --uefi-variables out")
     if request.marker == "":
         raise UsageError("the marker is empty", hint="give --marker a text that the guest says when it is up")
     for command in request.commands:

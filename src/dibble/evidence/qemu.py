@@ -55,6 +55,15 @@ _UEFI: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
+# Code that knows Secure Boot. It is built for system management mode, in which alone the variables can be written.
+_SECURE_CODE = (
+    "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+    "/usr/share/edk2/x64/OVMF_CODE.secboot.4m.fd",
+    "/usr/share/edk2/ovmf/OVMF_CODE.secboot.fd",
+    "/usr/share/qemu/ovmf-x86_64-smm-code.bin",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Accelerator:
     """What runs the guest's code. `reason` says why it is not KVM; `device` is how QEMU opens /dev/kvm."""
@@ -76,6 +85,8 @@ class Flash:
 
     code: str
     variables: str
+    secure: bool = False
+    """Whether the code checks signatures, and lets nobody but itself write the variables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +144,8 @@ def _machine(guest: Guest) -> str:
     if guest.arch == "arm64":
         # KVM offers what interrupt controller the machine has, version 2 or 3.
         return "virt,gic-version=max" if guest.accelerator.name == "kvm" else "virt"
-    return "q35,graphics=off"  # graphics=off: SeaBIOS, and GRUB through it, talk on the serial line
+    secure = ",smm=on" if guest.flash and guest.flash.secure else ""
+    return f"q35,graphics=off{secure}"  # graphics=off: SeaBIOS, and GRUB through it, talk on the serial line
 
 
 def _firmware(guest: Guest) -> tuple[str, ...]:
@@ -145,6 +157,9 @@ def _firmware(guest: Guest) -> tuple[str, ...]:
         # A disk without a boot loader is to be told at once, not after minutes of asking the network for one.
         *("-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"),
         *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
+        # What OVMF's README asks for with system management mode.
+        *(("-global", "driver=cfi.pflash01,property=secure,value=on") if guest.flash.secure else ()),
+        *(("-global", "ICH9-LPC.disable_s3=1") if guest.flash.secure else ()),
     )
 
 
@@ -185,6 +200,27 @@ def flash_for(arch: Arch, toolbox: Toolbox, scratch: Path) -> Flash:
         if arch != "i386"
         else "boot with --firmware bios, or with --arch amd64 if the image is for that",
     )
+
+
+def secure_flash_for(arch: Arch, variables: Path, toolbox: Toolbox, scratch: Path) -> Flash:
+    """The UEFI firmware that checks signatures by the keys in a file of variables, of which the guest gets a copy.
+
+    Raises BootError where there is none, or the file cannot be read.
+    """
+    root = toolbox.root or Path("/")
+    code = next((name for name in _SECURE_CODE if (root / name.lstrip("/")).is_file()), None)
+    if arch != "amd64" or code is None:
+        raise BootError(
+            f"there is no UEFI firmware with Secure Boot for {arch} among the tools",
+            hint="boot without --uefi-variables" if arch != "amd64" else "install it (Debian: ovmf)",
+        )
+    copy = scratch / "uefi-variables"
+    try:
+        shutil.copyfile(variables, copy)
+    except OSError as error:
+        raise BootError(f"cannot read the UEFI variables {variables}: {error.strerror}") from error
+    copy.chmod(0o600)
+    return Flash(code, toolbox.path(copy), secure=True)
 
 
 def can_accelerate(guest_arch: str, host_arch: str) -> bool:

@@ -63,6 +63,7 @@ HOST_ONLY: tuple[tuple[str, str], ...] = (
     ("DIBBLE_KEEP_ON_FAILURE", "what is kept of a failure decides nothing of an image"),
     ("DIBBLE_ENVIRONMENT*", "the preset's elements, variables and settings count, not its name"),
     ("DIBBLE_SECRETS", "host files with secrets, which no hook needs"),
+    ("DIB_SECURE_BOOT_*", "host files to sign with when all hooks are done"),
     ("DIBBLE_COMMAND", "how the caller calls dibble"),
     ("FSSPEC_*", "settings of the remote cache, with credentials"),
     ("LISTEN_*", "descriptors of the host's service manager"),

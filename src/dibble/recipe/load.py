@@ -125,7 +125,8 @@ def request_of(
 NOT_OF_THE_IMAGE = (
     # (option, whether it takes a value): how and where to build, and options of other verbs on the same request
     ("--remote-cache", True), ("--remote-cache-push", True), ("--remote-cache-key", True),
-    ("--remote-cache-trust", True), ("--refresh", True), ("--max-age", True), ("--keep-on-failure", False),
+    ("--remote-cache-trust", True), ("--secret", True), ("--secure-boot-key", True), ("--secure-boot-cert", True),
+    ("--refresh", True), ("--max-age", True), ("--keep-on-failure", False),
     ("--json", False), ("--at", True), ("--after", True), ("--failed", False), ("--inside", False),
     ("--outside", False), ("--command", True), ("--dot", False), ("--all", False), ("--resolve", False),
     ("--no-resolve", False), ("--last", False),

@@ -196,6 +196,8 @@ def merge(
         block_device_config=block_device,
         block_device_source=recipe.block_device_source or ("DIB_BLOCK_DEVICE_CONFIG" if block_device else ""),
         secrets=_secrets(host, base.settings, twins, recipe.settings, command_line.settings),
+        secure_boot_key=_file(chosen, "secure_boot_key", host),
+        secure_boot_cert=_file(chosen, "secure_boot_cert", host),
         tools="host" if tools == "host" else "tree",
         cwd=host.cwd,
         overwrite=chosen.get("overwrite", False),
@@ -273,6 +275,11 @@ def cache_dir_of(asked: str | None, environ: Mapping[str, str], host: Host) -> P
     return (Path(base) if base.startswith("/") else host.home / ".cache") / "dibble"
 
 
+def _file(chosen: _Chosen, key: str, host: Host) -> Path | None:
+    name = chosen.find(key, str)
+    return host.cwd / name if name else None
+
+
 def _secrets(host: Host, *sources: Settings) -> dict[str, Path]:
     """The files of all sources, by name; the last one that has a name wins."""
     found: dict[str, Path] = {}
@@ -289,14 +296,14 @@ def _remote_cache(chosen: _Chosen, host: Host) -> RemoteCache | None:
     url = chosen.find("remote_cache", str)
     if not url:
         return None
-    key, trust = (chosen.find(f"remote_cache_{name}", str) for name in ("key", "trust"))
+    key, trust = (_file(chosen, f"remote_cache_{name}", host) for name in ("key", "trust"))
     push = chosen.find("remote_cache_push", str)
     scheme = urlsplit(url).scheme
     return RemoteCache(
         url=url if scheme else str(host.cwd / url),
         push=push == "yes" if push else scheme not in ("http", "https") and not (trust and not key),
-        key=host.cwd / key if key else None,
-        trust=host.cwd / trust if trust else None,
+        key=key,
+        trust=trust,
     )
 
 

@@ -120,6 +120,10 @@ class Request:
     """Where that text stands, for messages: a recipe file or the variable's name. Lines in the text count as there."""
     secrets: Mapping[str, Path]
     """Files with secrets, by the names that descriptions use."""
+    secure_boot_key: Path | None
+    """A private key in PEM; programs for UEFI are signed with it. None: they are not signed."""
+    secure_boot_cert: Path | None
+    """The certificate of that key, in PEM."""
     tools: Literal["tree", "host"]
     cwd: Path
     overwrite: bool

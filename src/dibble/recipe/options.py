@@ -336,6 +336,24 @@ OPTIONS: tuple[Option, ...] = (
         of_variable=kinds.named_files_of_list,
         recipe_key="secrets",
     ),
+    Option(
+        "secure_boot_key",
+        kinds.PATH,
+        "RSA key in PEM that programs for UEFI are signed with; needs --secure-boot-cert (element bootloader).",
+        (),
+        ("--secure-boot-key",),
+        variable="DIB_SECURE_BOOT_KEY",
+        recipe_key="secure-boot-key",
+    ),
+    Option(
+        "secure_boot_cert",
+        kinds.PATH,
+        "Certificate in PEM of that key, which the firmware has among its own.",
+        (),
+        ("--secure-boot-cert",),
+        variable="DIB_SECURE_BOOT_CERT",
+        recipe_key="secure-boot-cert",
+    ),
     # Without a place on the command line:
     Option(
         "fs_type", kinds.TEXT, "Type of the root file system (default: ext4).", variable="FS_TYPE", recipe_key="fs-type"

@@ -121,6 +121,7 @@ def _tree(
         toolbox=workspace.toolbox,
         events=plan.events,
         epoch=plan.epoch,
+        signing=plan.signing,
     )
     boot = loader.install(setup) if loader else NoCode()
     make_mount_points(plan.graph, workspace.target)

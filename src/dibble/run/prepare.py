@@ -30,6 +30,7 @@ from dibble.store.places import open_store
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dibble.boot.secure_boot import SigningKey
     from dibble.disk.model import Defaults, Graph
     from dibble.disk.system_files import SystemFiles
     from dibble.elements.model import ElementSet
@@ -71,6 +72,8 @@ class Build:
     element_tools: tuple[str, ...] = ()
     disk_tools: tuple[str, ...] = ()
     """Groups of tools that the disk is made with, besides `core`."""
+    signing: SigningKey | None = None
+    """What programs for UEFI are signed with."""
     remote: RemoteStore | None = None
     began: float = field(default_factory=time.monotonic)
     _states: dict[tuple[str, str], str | None] = field(default_factory=dict)
@@ -136,6 +139,7 @@ class Build:
             __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
             str(self.epoch), request.environment.get("DIB_BOOTLOADER", ""),
             *_gate_parts(request), *_tools_parts(self, self.disk_tools),
+            *([self.signing.identity] if self.signing else ()),
         ]  # fmt: skip
         infos = {name: load("outputs", name).info for name in request.outputs}
         own = {name: (*info.depends_on(request), *_tools_parts(self, info.tools)) for name, info in infos.items()}
@@ -172,6 +176,7 @@ def _gate_parts(request: Request) -> tuple[str, ...]:
 def prepare(request: Request, events: Events) -> Build:
     """Resolve, merge and check everything that can be checked without running anything."""
     from dibble.boot.choose import tools_of
+    from dibble.boot.secure_boot import signing_key
     from dibble.disk.fstab import fstab_text, getval
     from dibble.disk.graph import parse, tool_groups
     from dibble.disk.model import Defaults
@@ -256,6 +261,9 @@ def prepare(request: Request, events: Events) -> Build:
         tools_identity=_tools_identity(request, store, events, element_tools),
         element_tools=element_tools,
         disk_tools=tuple(sorted({*tool_groups(graph), *tools_of(request.environment.get("DIB_BOOTLOADER", ""))})),
+        signing=signing_key(
+            request.secure_boot_key, request.secure_boot_cert, request.environment.get("DIB_BOOTLOADER", "")
+        ),
         remote=remote_store(request, events),
     )
 
