@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -12,13 +13,15 @@ from dibble.boot.base import BootSetup
 from dibble.boot.choose import loader_of, tools_of
 from dibble.boot.kernels import kernels
 from dibble.boot.systemd_boot import SystemdBoot
-from dibble.disk.model import Filesystem, Graph, Image, Mount, Partition, Table
+from dibble.disk.model import Filesystem, Graph, Image, Layout, Mount, Partition, Table
+from dibble.disk.volumes.verity import Verity
 from dibble.errors import DiskLayoutError, UsageError
 from dibble.events import Events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dibble.boot.base import BootCode
     from dibble.sandbox.process import Completed
 
 pytestmark = pytest.mark.unit
@@ -84,11 +87,15 @@ def root(tmp_path: Path) -> Path:
 
 
 def install(graph: Graph, root: Path, arch: str = "amd64") -> FakeUkify:
+    return installed(graph, root, arch)[0]
+
+
+def installed(graph: Graph, root: Path, arch: str = "amd64") -> tuple[FakeUkify, BootCode]:
     work = root.parent / "work"
     work.mkdir(exist_ok=True)
     tools = FakeUkify(root.parent / "tools")
-    SystemdBoot().install(BootSetup(graph, root, arch, work, tools, Events(), EPOCH))  # type: ignore[arg-type]
-    return tools
+    setup = BootSetup(graph, root, arch, work, tools, Events(), EPOCH)  # type: ignore[arg-type]
+    return tools, SystemdBoot().install(setup)
 
 
 def test_kernels_come_newest_first_by_number_and_without_what_is_none(root: Path) -> None:
@@ -118,6 +125,25 @@ def test_the_esp_gets_the_loader_and_an_image_of_each_kernel(root: Path) -> None
     assert call[call.index("--stub") + 1].endswith("root/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
     assert call[call.index("--initrd") + 1].endswith("initrd.img-6.12.1-amd64")
     assert all(path.stat().st_mtime == EPOCH for path in [esp, *esp.rglob("*")])
+
+
+def test_the_hash_of_a_root_gets_into_the_images_when_it_is_known(root: Path) -> None:
+    plain = layout(ESP, replace(ROOT, name="data"), replace(ROOT, name="tree", number=3))
+    verity = Verity("root", "data", "tree", UUID(int=3), b"")
+    filesystems = (Filesystem("r", "root", "ext4", "rootfs", UUID(int=1)), plain.filesystems[-1])
+    mounts = (Mount("m1", "r", "/"), Mount("m2", filesystems[-1].name, "/boot/efi"))
+    graph = replace(plain, filesystems=filesystems, mounts=mounts, volumes=(verity,))
+    _, code = installed(graph, root)
+    before = (root / "boot/efi/EFI/Linux/debian-6.12.1-amd64.efi").read_text()
+    assert f"root=/dev/mapper/root roothash={'0' * 64} " in before
+    assert code.last is not None
+    assert code.last.point == "/boot/efi"
+    made = code.last.files(Layout(graph, {}, {}, UUID(int=9)), {"root": b"\xab" * 32})
+    assert set(made) == {f"EFI/Linux/debian-{release}-amd64.efi" for release in ("6.9.1", "6.12.1")}
+    for content in made.values():
+        assert f"root=/dev/mapper/root roothash={'ab' * 32} " in content.decode()
+        assert len(content) == len(before), "what the layout had room for is what is written"
+    assert (root / "boot/efi/EFI/Linux/debian-6.12.1-amd64.efi").read_text() == before, "others may be reading it"
 
 
 def test_a_menu_that_the_tree_has_set_up_stays(root: Path) -> None:

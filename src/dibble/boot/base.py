@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dibble.boot.secure_boot import SigningKey
     from dibble.disk.model import Filesystem, Graph, Layout, Partition
+    from dibble.disk.write import Last
     from dibble.events import Events
     from dibble.sandbox.toolbox import Toolbox
 
@@ -66,7 +67,12 @@ class BootSetup:
 
 
 class BootCode(Protocol):
-    """What waits to be written outside of the file systems."""
+    """What waits to be written: outside of the file systems, or last of them."""
+
+    @property
+    def last(self) -> Last | None:
+        """A file system with files that can be made only when all others are written; it stands on no volume."""
+        ...
 
     def write(self, layout: Layout, image: Path) -> None:
         """Write it into the disk that boots, which has its partition table already. Raises DiskLayoutError."""
@@ -75,6 +81,8 @@ class BootCode(Protocol):
 
 class NoCode:
     """All is in the file systems."""
+
+    last: ClassVar[None] = None
 
     def write(self, layout: Layout, image: Path) -> None:
         """Nothing is written."""
@@ -121,6 +129,12 @@ def filesystem_of(graph: Graph, path: str) -> Filesystem | None:
 
 def esp_directory(graph: Graph, root: Path) -> Path | None:
     """The directory of the tree whose content the EFI system partition gets."""
+    point = esp_point(graph)
+    return root / point.strip("/") if point else None
+
+
+def esp_point(graph: Graph) -> str:
+    """Where the EFI system partition is mounted; empty where there is none, or it is not mounted."""
     for table in graph.tables:
         for partition in table.partitions:
             if not is_type(partition, ESP_TYPES):
@@ -128,5 +142,5 @@ def esp_directory(graph: Graph, root: Path) -> Path | None:
             names = {filesystem.name for filesystem in graph.filesystems if filesystem.base == partition.name}
             for mount in graph.mounts:
                 if mount.base in names and mount.point.startswith("/"):
-                    return root / mount.point.strip("/")
-    return None
+                    return mount.point
+    return ""

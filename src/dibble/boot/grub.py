@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from dibble.boot.base import (
     BIOS_BOOT_TYPES,
@@ -73,6 +73,7 @@ class GrubCode:
     boot_sector: bytes = b""
     core: bytes = b""
     prep: bytes = b""
+    last: ClassVar[None] = None
 
     def write(self, layout: Layout, image: Path) -> None:
         """The core image goes into the BIOS boot partition, else between the table and the first partition.

@@ -12,14 +12,21 @@ import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-from dibble.boot.base import EFI_LOADERS, NoCode, esp_directory
+from dibble.boot.base import EFI_LOADERS, NoCode, esp_directory, esp_point, filesystem_of
 from dibble.boot.kernels import kernels
+from dibble.boot.verity_root import NO_HASH, sealed_line, verity_root
+from dibble.disk.write import Last
 from dibble.errors import DiskLayoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dibble.boot.base import BootSetup
     from dibble.boot.kernels import Kernel
+    from dibble.disk.model import Layout
+    from dibble.disk.volumes.verity import Verity
 
 COMMAND_LINE = "etc/kernel/cmdline"
 """Where kernel-install reads the command line too (kernel-install(8))."""
@@ -36,10 +43,12 @@ class SystemdBoot:
     def is_set_up(self, root: Path) -> bool:
         return (root / COMMAND_LINE).is_file() and bool(kernels(root))
 
-    def install(self, setup: BootSetup) -> NoCode:
+    def install(self, setup: BootSetup) -> NoCode | SealedCode:
         """Put the loader under the name that firmware starts by itself, and a UKI of each kernel in `EFI/Linux`.
 
-        Raises DiskLayoutError for a layout without an EFI system partition, or an architecture that has no EFI.
+        Of a root on verity, their command lines say the root hash: then UKIs with a hash of zeros, and not signed, hold
+        the place of what is made when the root is written. Raises DiskLayoutError for a layout without an EFI system
+        partition, or an architecture that has no EFI.
         """
         esp = esp_directory(setup.graph, setup.root)
         if esp is None:
@@ -58,11 +67,45 @@ class SystemdBoot:
         setup.put(esp / "EFI" / "systemd" / f"systemd-boot{name}.efi", loader)
         if not (esp / "loader/loader.conf").exists():
             setup.put(esp / "loader/loader.conf", f"timeout {_MENU_SECONDS}\n".encode())
+        root = filesystem_of(setup.graph, "/")
+        verity = verity_root(setup.graph, root) if root else None
+        line = " ".join((setup.root / COMMAND_LINE).read_text("utf-8").split())
         for kernel in kernels(setup.root):
-            image = _signed(setup, maker.image_of(kernel))
-            setup.put(esp / "EFI" / "Linux" / f"{maker.system}-{kernel.release}.efi", image)
+            if verity is None:
+                image = _signed(setup, maker.image_of(kernel, line))
+            else:
+                image = maker.image_of(kernel, sealed_line(line, verity, NO_HASH, setup.graph, UUID(int=0)))
+            setup.put(esp / maker.name_of(kernel), image)
         setup.clamp([*esp.rglob("*"), esp])
-        return NoCode()
+        return NoCode() if verity is None else SealedCode(_last(maker, line, verity))
+
+
+@dataclass(frozen=True, slots=True)
+class SealedCode:
+    """UKIs that hold the root hash of the root."""
+
+    last: Last
+
+    def write(self, layout: Layout, image: Path) -> None:
+        """All is in the file systems."""
+
+
+def _last(maker: _Maker, line: str, verity: Verity) -> Last:
+    setup = maker.setup
+    esp = filesystem_of(setup.graph, esp_point(setup.graph))
+    if esp is not None and setup.graph.volumes_below(esp.base):
+        raise DiskLayoutError(
+            "the EFI system partition stands on a volume, and the root's hash cannot be put into it",
+            hint=f'make "{esp.base}" a partition',
+            where=esp.where,
+        )
+
+    def files(layout: Layout, root_hashes: Mapping[str, bytes]) -> dict[str, bytes]:
+        sealed = sealed_line(line, verity, root_hashes[verity.name], layout.graph, layout.seed)
+        images = {maker.name_of(kernel): maker.image_of(kernel, sealed) for kernel in kernels(setup.root)}
+        return {name: _signed(setup, image) for name, image in images.items()}
+
+    return Last(esp_point(setup.graph), files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +125,15 @@ class _Maker:
                 return line[3:].strip("\"'") or "linux"
         return "linux"
 
-    def image_of(self, kernel: Kernel) -> bytes:
-        """The UKI of a kernel: the same bytes for the same tree."""
+    def name_of(self, kernel: Kernel) -> str:
+        """Its path on the EFI system partition."""
+        return f"EFI/Linux/{self.system}-{kernel.release}.efi"
+
+    def image_of(self, kernel: Kernel, line: str) -> bytes:
+        """The UKI of a kernel with a command line: the same bytes for the same tree."""
         setup, see = self.setup, self.setup.toolbox.path
         if kernel.initrd is None:
             setup.events.note(f"{kernel.image.name} has no initramfs, without which it finds no root", "warning")
-        line = " ".join((setup.root / COMMAND_LINE).read_text("utf-8").split())
         parts = {"cmdline": setup.work / "cmdline", "os-release": setup.work / "os-release"}
         parts["cmdline"].write_text(line, "utf-8")
         parts["os-release"].write_text(self.os_release, "utf-8")

@@ -152,7 +152,9 @@ def _write_disk(
     _note_content(plan, content, state)
     layout = layout_of(plan.graph, content, plan.defaults)
     directory = workspace.new_directory("disk")
-    disk = write_disk(layout, workspace.target, directory, workspace.toolbox, events, begun, epoch=plan.epoch)
+    disk = write_disk(
+        layout, workspace.target, directory, workspace.toolbox, events, begun, epoch=plan.epoch, last=boot.last
+    )
     boot.write(layout, disk.images[boot_image(plan.graph)])
     return disk
 

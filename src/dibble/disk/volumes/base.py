@@ -45,7 +45,8 @@ class Region:
 class VolumePlace:
     """What a volume is written with: the regions of its bases, and of its devices, which are complete.
 
-    `work` is a directory that the tools see, for files that are removed again.
+    `work` is a directory that the tools see, for files that are removed again. `root_hashes`, by name of the device,
+    are what volumes have found: who knows one knows all that is in the device.
     """
 
     regions: Mapping[str, Region]
@@ -53,6 +54,7 @@ class VolumePlace:
     toolbox: Toolbox
     events: Events
     epoch: int
+    root_hashes: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

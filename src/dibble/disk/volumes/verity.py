@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID  # noqa: TC003 - dataclass field type
 
 from dibble.disk.sizes import human, round_up
-from dibble.disk.volumes.base import Placed, Region, Spot
+from dibble.disk.volumes.base import Placed, Region, Spot, System
 from dibble.disk.volumes.sparse import write_into
 from dibble.disk.volumes.workers import PIECE, TASKS, read_piece, workers
 from dibble.errors import Where
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 BLOCK = 4096
 """Bytes of a block, of data and of hashes."""
 HASH = "sha256"
-_HASH_BYTES = 32
-_EACH = BLOCK // _HASH_BYTES
+HASH_BYTES = 32
+_EACH = BLOCK // HASH_BYTES
 """Hashes in a block."""
 
 
@@ -61,8 +61,9 @@ class Verity:
         return ()
 
     @property
-    def system(self) -> None:
-        """Only who knows the root hash can tell a system of the device, and that is known when the disk is written."""
+    def system(self) -> System:
+        """No file: the root hash stands where its signature is checked, on the kernel's command line."""
+        return System("veritysetup", "verity")
 
     def path_of(self, device: str) -> str:
         return f"/dev/mapper/{device}"
@@ -85,6 +86,7 @@ class Verity:
 
     def write(self, place: VolumePlace) -> None:
         root = self.write_hashes(place.regions[self.name], place.regions[self.hashes])
+        place.root_hashes[self.name] = root
         place.events.note(f'the root hash of verity "{self.name}" is {root.hex()}')
 
     def write_hashes(self, data: Region, target: Region) -> bytes:
@@ -102,7 +104,7 @@ class Verity:
         with workers() as pool:
             places = range(0, data.size, PIECE)
             found = [b"".join(pool.map(_Hashing(data, self.salt), places, chunksize=TASKS))]
-        while len(found[-1]) > _HASH_BYTES:
+        while len(found[-1]) > HASH_BYTES:
             level = found[-1]
             found[-1] = level.ljust(round_up(len(level), BLOCK), b"\0")
             found.append(hashes_of(found[-1], self.salt))
