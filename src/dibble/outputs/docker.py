@@ -62,9 +62,13 @@ class Docker:
                         _write(descriptor, data)
 
                     TarWriter(put, epoch, activity).write_entries(layer.entries)
+                    digest = found.hexdigest()
                     size = os.lseek(descriptor, 0, os.SEEK_CUR) - start - BLOCK
-                    os.pwrite(descriptor, member(f"{found.hexdigest()}.tar", size, epoch), start)
-                    layers.append((layer.name, found.hexdigest()))
+                    os.pwrite(descriptor, member(f"{digest}.tar", size, epoch), start)
+                    if any(digest == other for _, other in layers):  # it is in the archive already
+                        os.lseek(descriptor, start, os.SEEK_SET)
+                        os.ftruncate(descriptor, start)
+                    layers.append((layer.name, digest))
             config = json_bytes(configuration(source.root, request.arch, layers, epoch))
             name = f"{hashlib.sha256(config).hexdigest()}.json"
             files = [f"{digest}.tar" for _, digest in layers]
