@@ -196,7 +196,13 @@ def _ca_certificates(files: Files) -> None:
 
 def _openssh_server(files: Files) -> None:
     unit = files.entries.pop("/usr/lib/systemd/system/ssh.service").content().decode()
-    files.file("/usr/lib/systemd/system/sshd.service", unit.replace("Alias=sshd.service\n", ""))
+    unit = unit.replace("Alias=sshd.service\n", "")
+    unit = unit.replace("[Unit]\n", "[Unit]\nWants=sshd-keygen.service\nAfter=sshd-keygen.service\n")
+    files.file("/usr/lib/systemd/system/sshd.service", unit)
+    files.file(
+        "/usr/lib/systemd/system/sshd-keygen.service",
+        "[Unit]\nDescription=OpenSSH server keys\n[Service]\nType=oneshot\nExecStart=/usr/bin/ssh-keygen -A\n",
+    )
     files.config("/etc/ssh/sshd_config", files.entries["/usr/share/openssh/sshd_config"].content().decode(), 0o600)
 
 
