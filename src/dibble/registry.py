@@ -57,6 +57,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "raid": "dibble.disk.nodes.raid:Raid",
         "luks": "dibble.disk.nodes.luks:LuksNode",
         "verity": "dibble.disk.nodes.verity:VerityNode",
+        "raw": "dibble.disk.nodes.raw:RawNode",
         "mkfs": "dibble.disk.nodes.mkfs:Mkfs",
         "mount": "dibble.disk.nodes.mount:Mount",
         "fstab": "dibble.disk.nodes.fstab:Fstab",

@@ -53,11 +53,14 @@ LAYOUT = """
             fstab:
               options: "defaults,noatime"
               fsck-passno: 1
+- raw: {name: spl, base: image0, file: /usr/lib/board/spl.bin, offset: 8KiB}
 """
-"""The layout of a Raspberry Pi: its firmware reads a FAT file system on the first partition of an MBR."""
+"""The layout of a Raspberry Pi: its firmware reads a FAT file system on the first partition of an MBR. Other boards
+load their first program from a fixed place, as Allwinner's do from 8 KiB on."""
 
 CONFIG = "kernel=kernel8.img\ninitramfs initramfs8 followkernel\nenable_uart=1\n"
 START = bytes(range(256)) * 4099  # a megabyte and a bit: ends within a cluster
+FIRST = START[: 600 << 10]
 KERNEL = """
 newest() {
     local found
@@ -127,6 +130,7 @@ def card(ordinary_user: Person) -> Card:
     elements.write("board/static/boot/firmware/bcm2711-rpi-4-b.dtb", "a device tree\n")
     elements.write("board/static/boot/firmware/overlays/disable-bt.dtbo", "an overlay of a device tree\n")
     elements.write("board/static/boot/firmware/start4.elf", "").write_bytes(START)
+    elements.write("board/static/usr/lib/board/spl.bin", "").write_bytes(FIRST)
     elements.script("board/finalise.d/60-board-kernel", KERNEL)
     elements.script("board/install.d/50-board", 'echo "$BOARD_MODEL" > /etc/board-model')
     env = elements.environment(DIB_RELEASE="trixie")
@@ -179,6 +183,13 @@ def test_both_file_systems_are_in_fstab(card: Card) -> None:
 def test_the_files_of_the_firmware_are_not_in_the_root_as_well(card: Card) -> None:
     assert set(card.listing("boot/firmware")) <= {".", ".."}
     assert card.root("etc/board-model") == b"4-b\n"
+
+
+def test_the_first_program_stands_at_its_place_in_front_of_the_partitions(card: Card) -> None:
+    with card.image.open("rb") as file:
+        file.seek(8 << 10)
+        assert file.read(len(FIRST)) == FIRST
+        assert not file.read(card.offset(0) - file.tell()).strip(b"\0")
 
 
 def test_no_boot_loader_is_installed(card: Card) -> None:

@@ -277,6 +277,13 @@ def _core_room(layout: Layout, table: Table) -> tuple[int, int]:
     if partition := _core_partition(table):
         extent = layout.extents[partition]
         return extent.offset, extent.size
+    for raw in layout.graph.raws:
+        if raw.base == table.base:
+            raise DiskLayoutError(
+                f'GRUB for BIOS and raw "{raw.name}" both want the room in front of the partitions',
+                hint="set DIB_BOOTLOADER=none for a board that starts from its own firmware",
+                where=raw.where,
+            )
     first = min(layout.extents[partition.name].offset for partition in table.partitions)
     return SECTOR, first - SECTOR
 

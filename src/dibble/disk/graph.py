@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAIN_IMAGE = "image0"
 """The disk that boots, and that outputs are made of; hooks know it by this name."""
-_PLAIN = (model.Image, model.Table, model.Filesystem, model.Mount, model.FstabEntry)
+_PLAIN = (model.Image, model.Table, model.Raw, model.Filesystem, model.Mount, model.FstabEntry)
 """What nodes are that are no volumes."""
 
 
@@ -249,11 +249,16 @@ def _in_order(entries: list[Entry]) -> Iterable[Entry]:
 def _check_one_on_each(entries: list[Entry]) -> None:
     """Refuse two nodes on one base: two file systems on a partition, a table and a file system on a disk."""
     standing: dict[str, Entry] = {}
+    beside = [entry for entry in entries if _plugin(entry.kind, entry.where).info.beside]
     for entry in entries:
-        for base in entry.stands_on:
+        for base in entry.stands_on if entry not in beside else ():
             if base in standing:
                 _refuse_second(entry, standing[base], base)
             standing[base] = entry
+    for entry in beside:
+        for base in entry.stands_on:
+            if base in standing and standing[base].kind != "partitioning":
+                _refuse_second(entry, standing[base], base)
 
 
 def _refuse_second(entry: Entry, first: Entry, base: str) -> NoReturn:
@@ -288,6 +293,7 @@ def _graph(context: Context, source: str) -> Graph:
         tuple(sorted(context.all(model.FstabEntry), key=lambda line: points.index(line.base))),
         source,
         volumes,
+        tuple(sorted(context.all(model.Raw), key=lambda raw: (raw.base, raw.offset, raw.name))),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dibble.disk.model import Extent, Layout
+from dibble.disk.raw import check_raws
 from dibble.disk.sizes import human, round_up
 from dibble.disk.tables import gpt, mbr
 from dibble.errors import DiskLayoutError
@@ -52,6 +53,7 @@ def layout_of(graph: Graph, content: ContentSize, defaults: Defaults) -> Layout:
     for volume in graph.volumes:
         _place_volume(volume, extents, sector_sizes)
     layout = Layout(graph, sizes, extents, defaults.seed, sector_sizes)
+    check_raws(layout)
     for filesystem in graph.filesystems:
         _check_room(layout, filesystem, content, defaults)
     return layout

@@ -78,6 +78,17 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Raw:
+    """Level 1. The `file` of the tree (from `/` on) is written as it is, `offset` bytes into an image or partition."""
+
+    name: str
+    base: str
+    file: str
+    offset: int
+    where: Where = field(default_factory=Where, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """Level 1. What a volume node gives to stand on: a logical volume, an array, what is in a LUKS container.
 
@@ -147,6 +158,7 @@ class Graph:
     source: str = field(default="", compare=False, repr=False)
     volumes: tuple[Volume, ...] = ()
     """Each after those that it stands on."""
+    raws: tuple[Raw, ...] = ()
 
     def below(self, device: str) -> tuple[str, ...]:
         """The device and every one that it stands on, down to the images, each once, nearest first."""

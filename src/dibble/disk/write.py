@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dibble.disk.filesystems.base import Place
 from dibble.disk.model import Disk
+from dibble.disk.raw import write_raws
 from dibble.disk.tables import gpt, ids, mbr
 from dibble.disk.volumes.base import Region, VolumePlace
 from dibble.registry import load
@@ -70,6 +71,7 @@ def write_disk(  # noqa: PLR0917 - everything that a disk is made from
     try:
         for table in graph.tables:
             _write_table(layout, table, images[table.base])
+        write_raws(layout, root, images)
         points = [mount.point for mount in graph.mounts if mount.point.startswith("/")]
         contents = {point: root / point.strip("/") for point in points}
         points_of = {filesystem.name: _point_of(graph, filesystem) for filesystem in graph.filesystems}

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn, Protocol, TypeVar
 
 from dibble.disk.document import Items, Map, Value, Word
-from dibble.disk.model import Defaults, Device, Filesystem, FstabEntry, Image, Mount, Partition, Table
+from dibble.disk.model import Defaults, Device, Filesystem, FstabEntry, Image, Mount, Partition, Raw, Table
 from dibble.errors import DiskLayoutError, Where
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dibble.disk.volumes.base import Volume
 
-NodeValue = Image | Table | Filesystem | Mount | FstabEntry
+NodeValue = Image | Table | Raw | Filesystem | Mount | FstabEntry
 Found = TypeVar("Found", bound=NodeValue | Partition | Device)
 
 
@@ -39,7 +39,8 @@ class Members:
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
     """`level` orders the nodes: a base is of a lower level, or of the same where both are 1. `keys` besides `name` and
-    `base`; `device_keys` too name devices that it stands on. With `several`, `base` may be a list.
+    `base`; `device_keys` too name devices that it stands on. With `several`, `base` may be a list. With `beside`, a
+    partition table or nodes of the same kind may stand on the base too.
     """
 
     name: str
@@ -48,6 +49,7 @@ class NodeInfo:
     members: tuple[Members, ...] = ()
     device_keys: tuple[str, ...] = ()
     several: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
