@@ -42,6 +42,7 @@ pytestmark = pytest.mark.unit
 
 TCG = Accelerator("tcg")
 LINUX_DATA = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+PREP = "9e1a2d38-c612-4316-aa26-8b49521e5a8b"
 ROOT_ARM64 = "b921b045-1df0-41c3-af44-4c6f280d3fae"
 
 
@@ -151,8 +152,12 @@ def test_every_guest_has_a_group_of_tools_on_every_machine() -> None:
     for host_arch, groups in GROUPS.items():
         for arch in ARCHITECTURES:
             packages = groups[tools_group(arch, host_arch)]
-            assert ("qemu-system-arm" if arch == "arm64" else "qemu-system-x86") in packages
-            assert ("qemu-efi-aarch64" if arch == "arm64" else "ovmf") in packages
+            program, firmware = {
+                "arm64": ("qemu-system-arm", "qemu-efi-aarch64"),
+                "ppc64el": ("qemu-system-ppc", "qemu-system-ppc"),
+            }.get(arch, ("qemu-system-x86", "ovmf"))
+            assert program in packages
+            assert firmware in packages
 
 
 def test_the_probe_has_firmware_that_speaks_and_no_disk() -> None:
@@ -287,3 +292,19 @@ def test_a_broken_chain_of_images_is_an_error_that_names_the_file(tmp_path: Path
 def test_an_image_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BootError, match=r"cannot read the image .*: Is a directory"):
         image_head.read_head(tmp_path)
+
+
+def test_power_machines_have_their_firmware_from_qemu() -> None:
+    found = line(arch="ppc64el")
+    assert found.startswith("qemu-system-ppc64 ")
+    assert "-machine pseries," in found
+    assert "-cpu power9 " in found
+    assert "pflash" not in found
+    assert guest(arch="ppc64el").firmware == "slof"
+    assert (guest().firmware, guest(flash=Flash("/code", "/vars")).firmware) == ("bios", "uefi")
+
+
+@pytest.mark.parametrize("head", [mbr([0x41, 0x83]), gpt([PREP, LINUX_DATA])])
+def test_a_prep_partition_tells_of_power(head: bytes) -> None:
+    assert arch_for(partitions_of(head)) == "ppc64el"
+    assert firmware_for(partitions_of(head), "ppc64el") == "slof"

@@ -44,9 +44,15 @@ _MOMENTS = {
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--initrd", type=click.Path(path_type=Path), metavar="FILE", help="For an IMAGE that is a kernel.")
 @click.option("--append", default="", metavar="TEXT", help="For the command line of an IMAGE that is a kernel.")
-@click.option("--firmware", type=click.Choice(["auto", "bios", "uefi"]), default="auto", help="Default: by the image.")
 @click.option(
-    "-a", "--arch", type=click.Choice(["auto", "amd64", "i386", "arm64"]), default="auto", help="Default: by the image."
+    "--firmware", type=click.Choice(["auto", "bios", "uefi", "slof"]), default="auto", help="Default: by the image."
+)
+@click.option(
+    "-a",
+    "--arch",
+    type=click.Choice(["auto", "amd64", "i386", "arm64", "ppc64el"]),
+    default="auto",
+    help="Default: by the image.",
 )
 @click.option(
     "--uefi-variables", type=click.Path(path_type=Path), metavar="FILE",
@@ -280,7 +286,7 @@ class _Verb:
         guest = boot_test.guest_for(self._request, bench)
         if self._options["accel"] == "kvm" and guest.accelerator.name != "kvm":
             raise BootError(f"KVM cannot be used: {guest.accelerator.reason}", hint="boot with --accel auto or tcg")
-        self._say(f"{self._request.image}: {_machine_text(guest.arch, bool(guest.flash), guest.accelerator)}")
+        self._say(f"{self._request.image}: {_machine_text(guest.arch, guest.firmware, guest.accelerator)}")
         if self._options["interactive"]:
             self._say(HOW_TO_LEAVE)
             with qemu.started(guest, bench.toolbox, bench.scratch, bench.kvm) as running:
@@ -351,9 +357,9 @@ def result_data(request: BootRequest, result: BootResult) -> dict[str, object]:
     }
 
 
-def _machine_text(arch: str, uefi: bool, accelerator: Accelerator) -> str:
+def _machine_text(arch: str, firmware: str, accelerator: Accelerator) -> str:
     reason = f" ({accelerator.reason})" if accelerator.reason else ""
-    return f"{arch}, {'UEFI' if uefi else 'BIOS'}, {accelerator.name.upper()}{reason}"
+    return f"{arch}, {firmware.upper()}, {accelerator.name.upper()}{reason}"
 
 
 def _show_serial(line: str) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from dibble.sandbox.toolbox import Toolbox
 
+_FIRMWARE = {"amd64": ("bios", "uefi"), "i386": ("bios", "uefi"), "arm64": ("uefi",), "ppc64el": ("slof",)}
+"""Architecture of a machine → what may start it."""
+
 POWER_OFF_S = 120.0
 """Seconds that a guest gets to shut down; systemd itself waits 90 s for a service that does not stop."""
 
@@ -50,6 +53,11 @@ _GIVEN_UP: tuple[tuple[re.Pattern[str], str, str], ...] = (
         re.compile(r"BdsDxe: No bootable option or device was found|(?m:^)Shell> "),
         "the UEFI firmware finds nothing to boot on the disk",
         "is the image made for BIOS? Then use --firmware bios; else it lacks EFI/BOOT/BOOT*.EFI in its ESP",
+    ),
+    (
+        re.compile(r"E3407: Load failed"),
+        "the Open Firmware finds nothing to boot on the disk",
+        "does the disk have a PReP partition with a boot loader (elements block-device-gpt and bootloader)?",
     ),
     (
         re.compile(r"(?m)^grub(?: rescue)?> "),
@@ -174,8 +182,10 @@ def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
     arch = arch_of(request, bench)
     wanted = "uefi" if request.uefi_variables else request.firmware
     firmware = wanted or image_head.firmware_for(partitions, arch)
-    if arch == "arm64" and firmware == "bios":
-        raise BootError("arm64 machines have no BIOS", hint="boot with --firmware uefi")
+    if firmware not in _FIRMWARE[arch]:
+        raise BootError(
+            f"{arch} machines have no {firmware.upper()}", hint=f"boot with --firmware {_FIRMWARE[arch][0]}"
+        )
     return qemu.Guest(
         arch=arch,
         image=bench.toolbox.path(request.image),
@@ -254,7 +264,7 @@ def boot(
     with qemu.started(guest, bench.toolbox, bench.scratch, bench.kvm) as running:
         console = Console(running.serial, on_line=on_line, log=log)
         test = _Boot(request, running, console, on_command)
-        result = BootResult(guest.arch, "uefi" if guest.flash else "bios", guest.accelerator)
+        result = BootResult(guest.arch, guest.firmware, guest.accelerator)
         failure = None
         try:
             test.go()

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from dibble.sandbox.toolbox import Toolbox
 
-FirmwareKind = Literal["bios", "uefi"]
+FirmwareKind = Literal["bios", "uefi", "slof"]
+"""SLOF is the Open Firmware of QEMU's Power machines."""
 
 HEAD_SIZE = 1 << 20
 """Bytes of a disk that hold all that is looked at: 34 sectors of 512 or, with sectors of 4096 bytes, 6."""
@@ -37,6 +38,7 @@ _ROOT_OF = {  # the Discoverable Partitions Specification
     "b921b045-1df0-41c3-af44-4c6f280d3fae": "arm64",
 }
 _MBR_ESP = 0xEF
+_PREP = ("9e1a2d38-c612-4316-aa26-8b49521e5a8b", "41")  # where Power's firmware finds a boot loader
 _LONGEST_CHAIN = 16
 
 
@@ -100,6 +102,8 @@ def firmware_for(partitions: Partitions, arch: str) -> FirmwareKind:
     """The firmware that a disk is made for; BIOS where the disk suits both."""
     if arch == "arm64":
         return "uefi"
+    if arch == "ppc64el":
+        return "slof"
     if partitions.table == "gpt" and ESP in partitions.types and BIOS_BOOT not in partitions.types:
         return "uefi"
     if partitions.table == "mbr" and f"{_MBR_ESP:02x}" in partitions.types and not partitions.boot_code:
@@ -108,8 +112,9 @@ def firmware_for(partitions: Partitions, arch: str) -> FirmwareKind:
 
 
 def arch_for(partitions: Partitions) -> str | None:
-    """The architecture that the type of a root partition tells; None where nothing does."""
-    return next((_ROOT_OF[kind] for kind in partitions.types if kind in _ROOT_OF), None)
+    """The architecture that the type of a root or boot partition tells; None where nothing does."""
+    told = {**_ROOT_OF, **dict.fromkeys(_PREP, "ppc64el")}
+    return next((told[kind] for kind in partitions.types if kind in told), None)
 
 
 def read_head(image: Path) -> bytes:

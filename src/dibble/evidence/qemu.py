@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from dibble.sandbox.process import Running
     from dibble.sandbox.toolbox import Toolbox
 
-Arch = Literal["amd64", "i386", "arm64"]
-ARCHITECTURES: tuple[Arch, ...] = ("amd64", "i386", "arm64")
+Arch = Literal["amd64", "i386", "arm64", "ppc64el"]
+ARCHITECTURES: tuple[Arch, ...] = ("amd64", "i386", "arm64", "ppc64el")
 
 PROBE_S = 3.0
 """Seconds within which a guest under KVM must have said something; it takes some 50 ms."""
@@ -33,10 +33,16 @@ PROBE_S = 3.0
 _ACCELERATED = {"amd64": ("amd64", "i386"), "arm64": ("arm64",)}
 """Architecture of the machine → guests that KVM can run there."""
 
-_PROGRAMS = {"amd64": "qemu-system-x86_64", "i386": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
-_EMULATED_CPU = {"amd64": "max", "i386": "max", "arm64": "cortex-a57"}  # arm64's max spends its time on pointer keys
+_PROGRAMS = {
+    "amd64": "qemu-system-x86_64",
+    "i386": "qemu-system-x86_64",
+    "arm64": "qemu-system-aarch64",
+    "ppc64el": "qemu-system-ppc64",
+}
+# arm64's max spends its time on pointer keys; Debian's ppc64el wants POWER8 at least.
+_EMULATED_CPU = {"amd64": "max", "i386": "max", "arm64": "cortex-a57", "ppc64el": "power9"}
 
-_CONSOLES = {"amd64": "ttyS0,115200", "i386": "ttyS0,115200", "arm64": "ttyAMA0"}
+_CONSOLES = {"amd64": "ttyS0,115200", "i386": "ttyS0,115200", "arm64": "ttyAMA0", "ppc64el": "hvc0"}
 """The kernel's names of the machines' first serial line."""
 
 # Code and variables of the UEFI firmware, where distributions put them; Debian's, which is the tools tree's, first.
@@ -117,6 +123,13 @@ class Guest:
     direct: Direct | None = None
     hardware: Hardware = PLAIN
 
+    @property
+    def firmware(self) -> str:
+        """bios, uefi or slof."""
+        if self.arch == "ppc64el":
+            return "slof"
+        return "uefi" if self.flash else "bios"
+
 
 def command_line(guest: Guest, *, serial: int, control: int) -> tuple[str, ...]:
     """The arguments that start `guest`; `serial` and `control` are open sockets that QEMU inherits.
@@ -144,6 +157,9 @@ def _machine(guest: Guest) -> str:
     if guest.arch == "arm64":
         # KVM offers what interrupt controller the machine has, version 2 or 3.
         return "virt,gic-version=max" if guest.accelerator.name == "kvm" else "virt"
+    if guest.arch == "ppc64el":
+        # Its firmware, SLOF, is part of QEMU. TCG has nothing against what these are there for, and would say so.
+        return "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken"
     secure = ",smm=on" if guest.flash and guest.flash.secure else ""
     return f"q35,graphics=off{secure}"  # graphics=off: SeaBIOS, and GRUB through it, talk on the serial line
 
@@ -232,7 +248,7 @@ def tools_group(guest_arch: str, host_arch: str) -> str:
     """The group of tools that has QEMU and firmware for such guests."""
     if can_accelerate(guest_arch, host_arch):
         return "qemu-system"
-    return "qemu-system-arm64" if guest_arch == "arm64" else "qemu-system-amd64"
+    return f"qemu-system-{'amd64' if guest_arch == 'i386' else guest_arch}"
 
 
 def probe_command_line(arch: Arch, accelerator: Accelerator, *, output: int, code: str = "") -> tuple[str, ...]:
