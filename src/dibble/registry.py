@@ -82,6 +82,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "tar.xz": "dibble.outputs.tar:TarXz",
         "tar.zst": "dibble.outputs.tar:TarZst",
         "tgz": "dibble.outputs.tar:Tgz",
+        "aci": "dibble.outputs.aci:Aci",
         "squashfs": "dibble.outputs.readonly:Squashfs",
         "erofs": "dibble.outputs.readonly:Erofs",
         "docker": "dibble.outputs.docker:Docker",

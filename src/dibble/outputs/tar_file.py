@@ -43,6 +43,11 @@ class TarWriter:
     def write_tree(self, root: Path) -> None:
         self.write_entries(walk(root))
 
+    def write_file(self, name: bytes, data: bytes) -> None:
+        """Write a file that is nowhere else: root's, readable by all, of the year 1970. Before `write_entries`."""
+        self._put(ustar(name, b"0", mode=0o644, size=len(data)))
+        self._put(data + bytes(-len(data) % BLOCK))
+
     def write_entries(self, entries: Iterable[Entry]) -> None:
         """Write these, a directory before what it holds, and end the archive."""
         for name, path, status in entries:
