@@ -53,6 +53,7 @@ SCRIPT = "#!/bin/bash\necho\n"
         ("package-installs.yaml", "vim:\n  arch: [amd64]\n", 2, "not a text"),
         ("package-installs.json", '{"vim": {"phase": 3}}', 1, '"3"'),
         ("pkg-map", '{"default": {\n "vim": ["vim"]}}', 2, "not a text"),
+        ("pkg-map", '{"default": {\n "vim": 3}}', 2, "not a text"),
         ("pkg-map", '{"default": {\n "vim": }}', 2, "not JSON"),
         ("pkg-map", '{"distro": {\n "debian": "vim"}}', 2, "not a map"),
         ("svc-map", "ssh:\n  default: [a]\n", 2, "not a text"),
@@ -144,6 +145,12 @@ def test_links_in_a_circle_are_warned_of(tmp_path: Path, goals: tuple[str, ...])
     assert "10-x:1, element web: the link leads to" in notes[0]
     assert "in a circle" in notes[0]
     manifest_of(merge([element]), {})
+
+
+def test_a_name_that_stands_twice_in_a_map_of_packages_is_warned_of(tmp_path: Path) -> None:
+    text = '{"default": {"vim": "a",\n "vim": "b"}}'
+    (note,) = warnings_of(make_element(tmp_path, "web", {"pkg-map": text}))
+    assert note.endswith('pkg-map:2, element web: "vim" stands twice in a map, and the last one counts')
 
 
 def test_a_package_that_stands_twice_is_warned_of(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_yaml_is_sorted_and_survives_odd_names(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_one_message_on_standard_error(catalogue: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert element_info.main(["sistem"]) == 2
+    assert element_info.main(["sistem"]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == 'unknown element "sistem", asked for by the command line\n  hint: did you mean system?\n'

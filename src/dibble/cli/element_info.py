@@ -13,7 +13,7 @@ from dibble.errors import DibbleError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the resolved names on one line or, with `--env`, bash text that defines them."""
+    """Print the resolved names on one line or, with `--env`, bash text that defines them. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="element-info",
         description="Resolve elements with all that they depend on. ELEMENTS_PATH says where they are.",
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     except DibbleError as error:
         print(error, file=sys.stderr)
-        return error.exit_status
+        return 1
     for note in catalogue.notes(elements):
         print(note.text, file=sys.stderr)
     print(shell_definitions(elements) if options.env else image_element(elements), end="" if options.env else "\n")

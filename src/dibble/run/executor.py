@@ -280,7 +280,8 @@ class Executor:
         except HookFailed as error:
             cause = self._channel.failure()
             place = error.where
-            error.where = Where(place.file, place.line, place.column, self._element(step) or None, step.id)
+            element = self._elements_of.get(str(place.file)) or self._element(step)
+            error.where = Where(place.file, place.line, place.column, element or None, step.id)
             if isinstance(cause, DibbleError):
                 cause.where = cause.where if cause.where.file else error.where
                 cause.exit_status = error.exit_status

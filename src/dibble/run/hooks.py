@@ -172,7 +172,7 @@ class HookRunner:
                     status=status,
                     output=HookOutput(tuple(last)),
                     hint="an environment.d file must be safe under `set -eu`; see the last lines of its output",
-                    where=self._failed_place(folder, step),
+                    where=self._failed_place(folder, step, last),
                 )
             env = dict(
                 entry.decode("utf-8", "surrogateescape").split("=", 1)
@@ -215,8 +215,14 @@ class HookRunner:
         numbers = [number for number, line in enumerate(lines, start=1) if leaves.match(line)]
         return numbers[0] if len(numbers) == 1 else None
 
-    def _failed_place(self, folder: str, step: Step) -> Where:
-        for file, number in reversed(self._failed_lines()):
+    def _failed_place(self, folder: str, step: Step, last: Iterable[str]) -> Where:
+        """The line of an environment.d file: where a command failed, or what bash said that it cannot read."""
+        said = [
+            (found[1], int(found[2]))
+            for text in reversed(tuple(last))
+            if (found := re.match(rf"({re.escape(folder)}/[^:]+): line ([0-9]+):", text))
+        ]
+        for file, number in (*reversed(self._failed_lines()), *said):
             if file.startswith(folder):
                 return Where(file=file.removeprefix(folder.removesuffix("environment.d")), line=number, step=step.id)
         return Where(step=step.id)

@@ -585,6 +585,9 @@ ENDINGS: dict[str, Ending] = {
     "a script that is no shell script fails": Ending(("probe-os", "fails-in-python"), 1, "1.8", ("root.d/20-x:4",)),
     "a script cannot be read by the shell": Ending(("probe-os", "fails-by-syntax"), 2, "1.8", ("install.d/10-x:4",)),
     "environment.d fails": Ending(("probe-os", "fails-in-environment"), 1, "1.8", ("environment.d/10-x:1",)),
+    "environment.d cannot be read by the shell": Ending(
+        ("probe-os", "fails-in-environment-syntax"), 2, "1.8", ("environment.d/10-x:2",)
+    ),
     "environment.d asks for an unset variable": Ending(
         ("probe-os", "fails-in-environment-unset"), 1, "1.8", ("NOT_THERE",)
     ),

@@ -358,6 +358,7 @@ ELEMENTS: dict[str, dict[str, str]] = {
     "fails-in-python": {"root.d/20-x": "#!/usr/bin/python3\nimport os\n\nos.nothing()\n"},
     "fails-by-syntax": {"install.d/10-x": HEAD + "if ; then\n"},
     "fails-in-environment": {"environment.d/10-x": "false\n", "install.d/10-x": HEAD},
+    "fails-in-environment-syntax": {"environment.d/10-x": "true\nexport X=$((\n", "install.d/10-x": HEAD},
     "fails-in-environment-unset": {"environment.d/10-x": 'export X="$NOT_THERE"\n', "install.d/10-x": HEAD},
     "dies": {"extra-data.d/10-x": HEAD + 'if [[ -d / ]]; then die "no more"; fi\n'},
     "first-of-two": {"install.d/10-same": HEAD},

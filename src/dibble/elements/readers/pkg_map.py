@@ -76,12 +76,15 @@ def check(element: Element) -> tuple[Note, ...]:
     file = element.path / "pkg-map"
     if not file.is_file():
         return ()
-    read_json(file, element.name)
+    plain = read_json(file, element.name)
     document = read_document(file, element.name)
     notes = []
+    for key in document.repeated():
+        text = f'{file}:{key.line}, element {element.name}: "{key.text}" stands twice in a map, and the last one counts'
+        notes.append(Note(text=text, level="warning"))
     for section, value in document.table(document.root, "a pkg-map").entries:
         if section.text in SECTIONS:
-            _check_section(document, value, SECTIONS[section.text], section.text)
+            _check_section(document, value, plain.get(section.text), SECTIONS[section.text], section.text)
             continue
         near = get_close_matches(section.text, SECTIONS, n=1, cutoff=0.5)
         meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
@@ -90,9 +93,10 @@ def check(element: Element) -> tuple[Note, ...]:
     return tuple(notes)
 
 
-def _check_section(document: Document, value: Value, depth: int, path: str) -> None:
+def _check_section(document: Document, value: Value, plain: Any, depth: int, path: str) -> None:
+    """`plain` is the same as JSON has it, which tells a text from a number."""
     for name, below in document.table(value, path).entries:
         if depth:
-            _check_section(document, below, depth - 1, f"{path} → {name.text}")
-        else:
-            document.text(below, f'the value of "{name.text}"')
+            _check_section(document, below, plain.get(name.text), depth - 1, f"{path} → {name.text}")
+        elif not isinstance(plain.get(name.text, ""), str):
+            document.fail(f'the value of "{name.text}" is not a text', below)
