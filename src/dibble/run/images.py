@@ -106,6 +106,7 @@ def _tree(
     from dibble.boot.choose import loader_of
     from dibble.disk.write import make_mount_points
     from dibble.sandbox import mounts
+    from dibble.tree.usage import report
 
     upper = workspace.mount_tree(lowers)
     if plan.request.target:
@@ -124,6 +125,8 @@ def _tree(
         signing=plan.signing,
     )
     boot = loader.install(setup) if loader else NoCode()
+    for line in report(workspace.target, plan.request.environment):
+        plan.events.note(line)
     make_mount_points(plan.graph, workspace.target)
     root = workspace.new_directory("tree")
     mounts.bind(workspace.target, root, read_only=True, recursive=False)
