@@ -63,6 +63,7 @@ def test_a_password_is_not_traced(build: HookBuild) -> None:
 @pytest.mark.parametrize(
     ("env", "what"),
     [
+        ({"DIB_RHSM_USER": "u"}, "DIB_RHSM_USER is not read any more"),
         ({"REG_METHOD": "pigeon"}, "pigeon"),
         ({"REG_METHOD": "portal"}, "REG_USER"),
         ({"REG_METHOD": "portal", "REG_ACTIVATION_KEY": "k"}, "REG_ORG"),
