@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.boot import announced
 from tests.boot.booted import PASSWORD, boot
-from tests.serving import served
 from tests.standins import redhat
-from tests.standins.make import key_of, made
+from tests.standins.mirror import mirror as served_mirror
 
 from dibble.sandbox.tools import host_arch
 
@@ -39,18 +37,9 @@ CHANGED = {"/etc/credstore", "/etc/credstore.encrypted", "/etc/machine-id", "/va
 def mirror(test_cache: Path, ordinary_user: Person) -> Iterator[dict[str, str]]:
     """The variables with which a build finds a stand-in for Fedora, and its key."""
     distribution = redhat.fedora(arch=host_arch())
-    place = made(distribution, test_cache)
-    folder = ordinary_user.directory("fedora")
-    key = folder / "fedora.gpg"
-    key.write_bytes(key_of(distribution, place).read_bytes())
-    os.chown(key, ordinary_user.uid, ordinary_user.gid)
-    with served(place) as url:
-        yield {
-            "DIB_DISTRIBUTION_MIRROR": f"{url}/{distribution.mirror}",
-            "DIB_YUM_MINIMAL_KEYS": str(key),
-            "DIB_RELEASE": distribution.system.version,
-            "DIB_DEV_USER_PASSWORD": PASSWORD,
-        }
+    ordinary_user.directory("fedora")
+    with served_mirror(distribution, test_cache, ordinary_user) as variables:
+        yield variables | {"DIB_RELEASE": distribution.system.version, "DIB_DEV_USER_PASSWORD": PASSWORD}
 
 
 def test_packages_that_another_key_has_signed_are_refused_with_both_keys(

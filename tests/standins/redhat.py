@@ -97,6 +97,7 @@ def fedora(release: str = "44", arch: str = "amd64") -> Distribution:
             "fedora-updates.repo": repo("updates", " - Updates", "updates-released-f"),
         },
         variables={},
+        dnf5=True,
     )
     return Distribution(
         system,
@@ -113,7 +114,7 @@ def fedora(release: str = "44", arch: str = "amd64") -> Distribution:
 
 
 def centos(release: str = "9-stream", arch: str = "amd64") -> Distribution:
-    """CentOS Stream: the base of the system, and applications in a repository of their own."""
+    """CentOS Stream: the base of the system, applications in a repository of their own, and beside them EPEL."""
     number, basearch = release.removesuffix("-stream"), ARCHITECTURES[arch]
 
     def repo(name: str, title: str) -> str:
@@ -136,6 +137,12 @@ def centos(release: str = "9-stream", arch: str = "amd64") -> Distribution:
         key="/etc/pki/rpm-gpg/RPM-GPG-KEY-centosofficial",
         repos={"centos.repo": f"{repo('baseos', 'BaseOS')}\n{repo('appstream', 'AppStream')}"},
         variables={"stream": release},
+        epel=(
+            f"[epel]\nname=Extra Packages for Enterprise Linux {number}\n"
+            f"#baseurl=https://download.example/pub/epel/{number}/Everything/$basearch/\n"
+            f"metalink=https://mirrors.fedoraproject.org/metalink?repo=epel-{number}&arch=$basearch\n"
+            "enabled=1\ngpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-centosofficial\n"
+        ),
     )
     return Distribution(
         system,
@@ -147,6 +154,7 @@ def centos(release: str = "9-stream", arch: str = "amd64") -> Distribution:
         repositories=(
             Repository(f"{release}/BaseOS/{basearch}/os"),
             Repository(f"{release}/AppStream/{basearch}/os", ("tcpdump", "traceroute")),
+            Repository(f"epel/{number}/Everything/{basearch}", ("fail2ban",)),
         ),
     )
 

@@ -63,6 +63,10 @@ class System:
     key: str
     repos: Mapping[str, str]
     variables: Mapping[str, str]
+    dnf5: bool = False
+    """Whether packages beside dnf are those of the newer one; the program is the older one everywhere."""
+    epel: str = ""
+    """The text of epel.repo, where the distribution has that package."""
 
 
 def own_packages(system: System, key: str) -> dict[str, Made]:
@@ -91,6 +95,9 @@ def own_packages(system: System, key: str) -> dict[str, Made]:
         "grub2-pc": Made(Files(), ("grub2-pc-modules", "grub2-tools")),
         "grub2-efi-x64": Made(Files(), ("grub2-tools",)),
         "shim-x64": Made(Files()),
+        "selinux-policy-targeted": Made(_selinux_policy(), ("policycoreutils",)),
+        **_automatic_updates(system),
+        **({"epel-release": Made(_epel(system.epel))} if system.epel else {}),
     }
 
 
@@ -143,6 +150,36 @@ def _release(system: System) -> Files:
         ),
     )
     files.file("/usr/lib/systemd/system-preset/99-default-disable.preset", "disable *\n")
+    return files
+
+
+def _selinux_policy() -> Files:
+    """As much of a policy as elements look at."""
+    files = Files()
+    files.config("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n")
+    contexts = "/.*\tsystem_u:object_r:default_t:s0\n/etc(/.*)?\tsystem_u:object_r:etc_t:s0\n"
+    files.config("/etc/selinux/targeted/contexts/files/file_contexts", contexts)
+    return files
+
+
+def _automatic_updates(system: System) -> dict[str, Made]:
+    """dnf-automatic of either dnf: the newer one's settings lie in /usr, and /etc/dnf/automatic.conf is the user's."""
+    files = Files()
+    name = "dnf5-automatic" if system.dnf5 else "dnf-automatic"
+    settings = "/usr/share/dnf5/dnf5-plugins/automatic.conf" if system.dnf5 else "/etc/dnf/automatic.conf"
+    files.config(settings, "[commands]\nupgrade_type = default\napply_updates = no\n")
+    files.file(f"/usr/lib/systemd/system/{name}.service", "[Service]\nType=oneshot\nExecStart=/usr/bin/true\n")
+    timer = "[Timer]\nOnCalendar=*-*-* 6:00\n\n[Install]\nWantedBy=timers.target\n"
+    files.file(f"/usr/lib/systemd/system/{name}.timer", timer)
+    if system.dnf5:
+        return {"dnf5-plugin-automatic": Made(files, ("dnf",), (Dependency("dnf-automatic"),))}
+    return {"dnf-automatic": Made(files, ("dnf",))}
+
+
+def _epel(text: str) -> Files:
+    files = Files()
+    files.config("/etc/yum.repos.d/epel.repo", text)
+    files.file("/usr/bin/crb", '#!/bin/sh\necho "$1" > /etc/crb-was-asked-to\n', 0o755)
     return files
 
 

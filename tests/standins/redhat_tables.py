@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 ROOTS = tuple(
     """
-    bash bzip2 ca-certificates coreutils cpio curl dbus diffutils dnf dracut-core e2fsprogs fdisk file findutils gawk
-    gpgv grep gzip hostname iproute2 iputils-ping kmod less libc-bin libc6 libpam-modules libpam-runtime login
-    login.defs lsof mount ncurses-base network-manager gnu-which openssh-server openssl passwd procps python3 rpm sed
-    sudo systemd systemd-sysv tar tcpdump traceroute tzdata udev util-linux xz-utils zstd grub-common grub2-common
+    bash busybox bzip2 ca-certificates cloud-guest-utils coreutils cpio cryptsetup curl dbus diffutils dnf dracut-core
+    dracut-network e2fsprogs fail2ban fdisk file findutils gawk gdisk gpgv grep gzip hostname iproute2 iputils-ping kmod
+    less libc-bin libc6 libpam-modules libpam-runtime login login.defs lshw lsof lvm2 mdadm mount ncurses-base
+    network-manager gnu-which open-iscsi openssh-server openssl passwd policycoreutils procps python3 rpm sed sudo
+    systemd systemd-sysv tar tcpdump traceroute tzdata udev util-linux wget xfsprogs xz-utils zstd grub-common
+    grub2-common
 """.split()  # noqa: SIM905 - a table to be read
 )
 FIRMWARE_ROOTS = {"amd64": ("grub-pc-bin", "grub-efi-amd64-bin"), "arm64": ("grub-efi-arm64-bin",)}
@@ -28,9 +30,10 @@ FIRMWARE_ROOTS = {"amd64": ("grub-pc-bin", "grub-efi-amd64-bin"), "arm64": ("gru
 LEFT_OUT = frozenset(
     """
     adduser apt base-files base-passwd bsdutils cdebconf dash dbus-user-session debconf debianutils dpkg
-    emacsen-common grub-gfxpayload-lists init-system-helpers initramfs-tools install-info libdebconfclient0
-    libfile-find-rule-perl libpam-systemd linux-base lsb-base media-types netbase os-prober perl perl-base
-    polkitd publicsuffix python3-apt runit-helper sensible-utils sysvinit-utils ucf usr-is-merged usrmerge wpasupplicant
+    emacsen-common grub-gfxpayload-lists init-system-helpers initramfs-tools install-info iputils-arping
+    isc-dhcp-client libdebconfclient0 libfile-find-rule-perl libicu76 libpam-systemd linux-base lsb-base media-types
+    netbase os-prober perl perl-base polkitd publicsuffix python3-apt runit-helper sensible-utils sysvinit-utils ucf
+    usr-is-merged usrmerge wpasupplicant
     """.split()  # noqa: SIM905 - a table to be read
 )
 
@@ -38,6 +41,9 @@ LEFT_OUT = frozenset(
 MERGED = {
     "NetworkManager": "network-manager",
     "bzip2-libs": "libbz2-1.0",
+    "cloud-utils-growpart": "cloud-guest-utils",
+    "cryptsetup": "cryptsetup cryptsetup-bin",
+    "cryptsetup-libs": "libcryptsetup12",
     "dbus": "dbus dbus-bin dbus-daemon dbus-session-bus-common dbus-system-bus-common",
     "dbus-libs": "libdbus-1-3",
     "dracut": "dracut-core",
@@ -51,6 +57,7 @@ MERGED = {
     "grub2-pc-modules": "grub-pc-bin",
     "grub2-tools": "grub-common grub2-common",
     "iproute": "iproute2",
+    "iscsi-initiator-utils": "open-iscsi libopeniscsiusr libisns0t64",
     "iputils": "iputils-ping",
     "kmod": "kmod libkmod2",
     "krb5-libs": "libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0",
@@ -59,6 +66,7 @@ MERGED = {
     "libselinux": "libselinux1 libsepol2",
     "libsolv": "libsolv1 libsolvext1",
     "libstdc++": "libstdc++6",
+    "lvm2": "lvm2 dmeventd libdevmapper-event1.02.1 liblvm2cmd2.03",
     "ncurses-libs": "libtinfo6 libncursesw6",
     "openssh": "openssh-client",
     "openssh-server": "openssh-server openssh-sftp-server",
@@ -66,6 +74,7 @@ MERGED = {
     "pam": "libpam-modules libpam-modules-bin libpam-runtime",
     "pam-libs": "libpam0g",
     "pcre2": "libpcre2-8-0",
+    "policycoreutils": "policycoreutils selinux-utils",
     "procps-ng": "procps libproc2-0",
     "python3": "python3 python3-minimal python3.13 python3.13-minimal",
     "python3-libs": "libpython3.13 libpython3.13-minimal libpython3.13-stdlib libpython3-stdlib",
@@ -93,6 +102,7 @@ REQUIRES = {
     "bash": "basesystem glibc",
     "ca-certificates": "coreutils",
     "dnf": "rpm tar gzip",
+    "cloud-utils-growpart": "gawk util-linux",
     "dracut": "findutils gzip cpio sed grep gawk util-linux tar coreutils systemd-udev kmod xz-libs zstd bash",
     "glibc": "basesystem glibc-common",
     "grub2-tools": "coreutils grep sed gawk util-linux",
@@ -173,6 +183,12 @@ def _pam(files: Files) -> None:
         files.config(f"/etc/pam.d/common-{name}", text)
 
 
+def _dnf(files: Files) -> None:
+    for path in list(files.entries):
+        if "automatic" in path:  # a package of its own
+            del files.entries[path]
+
+
 def _dracut(files: Files) -> None:
     # Where Fedora's own file says that things are; and what udev and kmod of Debian open while they run, which dracut
     # does not see: without, no module of the kernel is loaded.
@@ -217,6 +233,8 @@ def _grub_tools(files: Files) -> None:
 ADDITIONS: dict[str, Callable[[Files], None]] = {
     "bash": _bash,
     "ca-certificates": _ca_certificates,
+    "dnf": _dnf,
+    "dnf-data": _dnf,
     "dracut": _dracut,
     "gawk": _gawk,
     "glibc-common": _glibc_common,
