@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "tree": {"disk", "recipe", "store"},
     "disk": {"sandbox", "store", "elements", "tree"},
     "boot": {"disk", "sandbox"},
-    "outputs": {"disk", "recipe", "sandbox", "store", "tree"},
+    "outputs": {"boot", "disk", "recipe", "sandbox", "store", "tree"},  # an ISO and a kernel beside it are started
     "evidence": {"sandbox", "store", "disk"},
     "publish": {"evidence", "sandbox", "store"},
 }  # fmt: skip

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from dibble.boot.base import BootSetup
     from dibble.disk.model import Filesystem, Graph, Layout, Table
+    from dibble.sandbox.toolbox import Toolbox
 
 SECTOR = 512
 DIRECTORIES = ("boot/grub", "boot/grub2")
@@ -39,7 +40,7 @@ PREP_FORMAT = "powerpc-ieee1275"
 EFI_FORMATS = {"amd64": "x86_64-efi", "arm64": "arm64-efi", "i386": "i386-efi", "armhf": "arm-efi"}
 _POWER = ("ppc64el", "ppc64", "powerpc")
 # Enough to read any grub.cfg of a kernel on a plain disk without one more module from /boot.
-_MODULES = (
+MODULES = (
     *("part_msdos", "part_gpt", "search", "search_fs_uuid", "search_label", "normal", "configfile", "linux", "echo"),
     *("serial", "terminal", "test", "ls", "boot", "gzio", "minicmd", "reboot", "halt", "loadenv"),
 )
@@ -64,6 +65,18 @@ def directory_of(root: Path) -> Path | None:
         if (root / name / "grub.cfg").is_file():
             return root / name
     return None
+
+
+def platform_directory(root: Path, toolbox: Toolbox, form: str) -> Path:
+    """GRUB's files for a platform: the tree's own, or those of the tools. Raises DiskLayoutError."""
+    for base in (root, toolbox.root or Path("/")):
+        for name in _MODULE_DIRECTORIES:
+            if (base / name / form / "kernel.img").is_file():
+                return base / name / form
+    raise DiskLayoutError(
+        f"neither the image nor the tools have GRUB for {form}",
+        hint="install the distribution's GRUB package for it into the image",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +186,7 @@ class _Grub:
         self.setup.clamp([self.directory / form, self.directory, *esp.rglob("*"), esp])
 
     def _modules(self, form: str) -> Path:
-        """GRUB's files for a platform: the tree's own, or those of the tools."""
-        for base in (self.setup.root, self.setup.toolbox.root or Path("/")):
-            for name in _MODULE_DIRECTORIES:
-                if (base / name / form / "kernel.img").is_file():
-                    return base / name / form
-        raise DiskLayoutError(
-            f"neither the image nor the tools have GRUB for {form}",
-            hint="install the distribution's GRUB package for it into the image",
-        )
+        return platform_directory(self.setup.root, self.setup.toolbox, form)
 
     def _image(self, modules: Path, form: str, platform_modules: Iterable[str]) -> bytes:
         """GRUB with what it needs to find its directory on the file system with a UUID."""
@@ -189,7 +194,7 @@ class _Grub:
         early = self.setup.work / f"early-{form}.cfg"
         early.write_text(f"search.fs_uuid {_grub_uuid(self.filesystem)} root\nset prefix=($root){self.prefix}\n")
         result = self.setup.work / f"core-{form}.img"
-        wanted = [*_MODULES, *platform_modules, *self.volume_modules, _FILESYSTEM_MODULES[self.filesystem.type]]
+        wanted = [*MODULES, *platform_modules, *self.volume_modules, _FILESYSTEM_MODULES[self.filesystem.type]]
         present = [name for name in dict.fromkeys(wanted) if (modules / f"{name}.mod").is_file()]
         argv = ["grub-mkimage", "-d", see(modules), "-O", form, "-o", see(result), "-c", see(early)]
         self.setup.toolbox.run([*argv, "-p", self.prefix, *present])

@@ -165,12 +165,12 @@ def arch_of(request: BootRequest, bench: Bench) -> qemu.Arch:
 
 
 def _look(image: Path, bench: Bench) -> tuple[str, image_head.Partitions, qemu.Arch | None]:
-    """The image's format, its partitions, and the architecture that they tell."""
+    """The image's format, its partitions (none for a CD), and the architecture that they tell."""
     head = image_head.read_head(image)
     image_format = image_head.format_of(head, image)
     if image_format != "raw":
         head = image_head.disk_head(image, image_format, bench.toolbox, bench.scratch)
-    partitions = image_head.partitions_of(head)
+    partitions = image_head.Partitions("none") if image_head.is_cd(head) else image_head.partitions_of(head)
     return image_format, partitions, _known(image_head.arch_for(partitions))
 
 
@@ -197,6 +197,7 @@ def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
         network=request.network,
         writable=request.writable,
         hardware=_hardware(request, bench),
+        is_cd=image_head.is_cd(image_head.read_head(request.image)),
     )
 
 
@@ -446,6 +447,8 @@ def check_request(request: BootRequest) -> None:
         raise UsageError(
             "a disk's boot loader has the kernel's command line", hint="--append is for an IMAGE that is a kernel"
         )
+    if request.writable and image_head.is_cd(image_head.read_head(request.image)):
+        raise UsageError("nothing is written to a CD", hint="leave --writable out")
     if request.writable and kernel:
         raise UsageError("a kernel has no disk to write to", hint="leave --writable out")
     if request.commands and request.login is None:

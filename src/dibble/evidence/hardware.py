@@ -50,8 +50,10 @@ def check_hardware(hardware: Hardware) -> None:
             raise UsageError(f'no guest has the {what} "{name}"', hint=f"known are: {', '.join(known)}")
 
 
-def disk_arguments(hardware: Hardware) -> tuple[str, ...]:
-    """The device for the drive `disk`, from which the guest starts."""
+def disk_arguments(hardware: Hardware, *, is_cd: bool = False) -> tuple[str, ...]:
+    """The device for the drive `disk`, from which the guest starts; a CD has one kind of drive, whatever disks have."""
+    if is_cd:
+        return ("-device", "ich9-ahci,id=bus", "-device", "ide-cd,bus=bus.0,drive=disk,bootindex=0")
     controller, device = _DISKS[hardware.disk_bus]
     return (*controller, "-device", f"{device},drive=disk,bootindex=0")
 

@@ -72,6 +72,11 @@ def is_kernel(head: bytes) -> bool:
     return head[0x202:0x206] == b"HdrS" or head[56:60] == b"ARM\x64"
 
 
+def is_cd(head: bytes) -> bool:
+    """Whether it is an ISO 9660 image: its first descriptor is in sector 16 of 2048 bytes (ECMA-119, 6.2.1, 8.1.2)."""
+    return head[0x8001:0x8006] == b"CD001"
+
+
 def partitions_of(head: bytes) -> Partitions:
     """The partition table at the beginning of a disk. A damaged one counts as none."""
     if head[510:512] != b"\x55\xaa":

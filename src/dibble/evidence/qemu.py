@@ -122,6 +122,7 @@ class Guest:
     writable: bool = False
     direct: Direct | None = None
     hardware: Hardware = PLAIN
+    is_cd: bool = False
 
     @property
     def firmware(self) -> str:
@@ -181,7 +182,7 @@ def _firmware(guest: Guest) -> tuple[str, ...]:
 
 def _boot_from(guest: Guest) -> tuple[str, ...]:
     if guest.direct is None:
-        return ("-drive", _disk(guest), *disk_arguments(guest.hardware))
+        return ("-drive", _disk(guest), *disk_arguments(guest.hardware, is_cd=guest.is_cd))
     # These take a path as it is, commas and all.
     append = f"console={_CONSOLES[guest.arch]} {guest.direct.append}".strip()
     initrd = ("-initrd", guest.direct.initrd) if guest.direct.initrd else ()
@@ -189,7 +190,7 @@ def _boot_from(guest: Guest) -> tuple[str, ...]:
 
 
 def _disk(guest: Guest) -> str:
-    protection = "" if guest.writable else ",snapshot=on"
+    protection = ",media=cdrom,readonly=on" if guest.is_cd else "" if guest.writable else ",snapshot=on"
     return f"if=none,id=disk,format={guest.image_format}{protection},file={escaped(guest.image)}"
 
 

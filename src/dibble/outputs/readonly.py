@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from dibble.disk.filesystems.readonly import write_erofs, write_squashfs
@@ -13,6 +14,8 @@ from dibble.outputs.place import move
 from dibble.tree.inodes import EMPTIED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dibble.events import Events
     from dibble.outputs.base import Source
     from dibble.recipe.model import Request
@@ -23,6 +26,7 @@ _SEED = uuid.UUID("b9a7a3e4-52c0-5c0f-8d0b-3a1f0c6b7d52")
 
 
 _SHOWN = 3
+_NOTHING: Mapping[bytes, Path] = MappingProxyType({})
 
 
 class Squashfs:
@@ -47,14 +51,28 @@ class Squashfs:
     ) -> None:
         with events.activity("squashfs"), tempfile.TemporaryDirectory(dir=source.work or target_file.parent) as work:
             made = Path(work) / "tree"
-            lists: dict[str, None] = {}
-            write_squashfs(source.root, made, toolbox, epoch=epoch, emptied=EMPTIED, left_out=lists.setdefault)
-            if lists:
-                names = [name.removeprefix(f"{source.root}/") for name in lists]
-                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-                shown = ", ".join(names[:_SHOWN])
-                events.note(f"squashfs has no access control lists: those of {shown}{more} are left out", "warning")
+            squashfs_of(source.root, made, toolbox, events, epoch=epoch)
             move(made, target_file)
+
+
+def squashfs_of(
+    root: Path,
+    file: Path,
+    toolbox: Toolbox,
+    events: Events,
+    *,
+    epoch: int,
+    replaced: Mapping[bytes, Path] = _NOTHING,
+) -> None:
+    """Write the tree into `file`, which the tools see, and tell which access control lists are left out. `replaced` is
+    as for `write_squashfs`."""
+    lists: dict[str, None] = {}
+    write_squashfs(root, file, toolbox, epoch=epoch, emptied=EMPTIED, left_out=lists.setdefault, replaced=replaced)
+    if lists:
+        names = [name.removeprefix(f"{root}/") for name in lists]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        shown = ", ".join(names[:_SHOWN])
+        events.note(f"squashfs has no access control lists: those of {shown}{more} are left out", "warning")
 
 
 class Erofs:

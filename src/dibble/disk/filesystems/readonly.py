@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dibble.disk.filesystems.apart import content_or_nothing, made_apart
@@ -16,7 +17,7 @@ from dibble.disk.filesystems.base import FilesystemInfo, refused
 from dibble.errors import OutputError, ToolFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dibble.disk.filesystems.base import Place
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _LEAST = 1 << 20
 _NAMESPACES = ("user.", "trusted.", "security.")  # of attributes that squashfs knows
 _ACLS = ("system.posix_acl_",)
+_NOTHING: Mapping[bytes, Path] = MappingProxyType({})
 
 
 class Erofs:
@@ -91,9 +93,11 @@ def write_squashfs(
     options: Sequence[str] = (),
     emptied: Collection[bytes] = (),
     left_out: Callable[[str], None] | None = None,
+    replaced: Mapping[bytes, Path] = _NOTHING,
 ) -> None:
     """Write the tree `content`, or nothing, as squashfs into `file`, which tar2sqfs(1) makes; zstd unless `options`
-    name another compressor. `emptied` is as for `inodes`.
+    name another compressor. `emptied` is as for `inodes`; files of the tree named in `replaced` (`etc/fstab`) get the
+    content of others.
 
     `left_out` is told the names of files whose access control lists are not written; without it they are an error.
     Raises OutputError for what it cannot hold, ToolFailed.
@@ -101,7 +105,8 @@ def write_squashfs(
     argv = ["tar2sqfs", "--quiet", "--force", "--no-skip"]
     if not any(option.startswith(("-c", "--compressor")) for option in options):
         argv += ["--compressor", "zstd"]
-    _pack([*argv, *options, toolbox.path(file)], content, file, toolbox, epoch, "squashfs", emptied, left_out)
+    words = [*argv, *options, toolbox.path(file)]
+    _pack(words, content, file, toolbox, epoch, "squashfs", emptied, left_out, replaced)
 
 
 def _pack(  # noqa: PLR0917 - internal
@@ -113,6 +118,7 @@ def _pack(  # noqa: PLR0917 - internal
     kind: str,
     emptied: Collection[bytes],
     left_out: Callable[[str], None] | None = None,
+    replaced: Mapping[bytes, Path] = _NOTHING,
 ) -> None:
     from dibble.tree.inodes import inodes
     from dibble.tree.pax import stream
@@ -120,6 +126,10 @@ def _pack(  # noqa: PLR0917 - internal
     with content_or_nothing(content, file) as tree:
         everything = inodes(tree, epoch, emptied=emptied)
         _check(everything, kind, left_out)
+        top = os.fsencode(tree)
+        for inode in everything if replaced else ():
+            if other := replaced.get(inode.path.removeprefix(top + b"/")):
+                inode.path, inode.size = os.fsencode(other), other.stat().st_size
         _run_on(argv, toolbox, stream(everything[0], without=_ACLS if left_out else ()))
 
 
