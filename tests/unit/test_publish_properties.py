@@ -77,6 +77,7 @@ def _tar() -> bytes:
         ("moon.tar.xz", b"\xfd7zXZ\0", "tar.xz"),
         ("moon.tar.zst", b"\x28\xb5\x2f\xfd", "tar.zst"),
         ("moon.squash", b"hsqs", "squashfs"),
+        ("moon.iso", bytes(0x8001) + b"CD001", "iso"),
         ("moon.erofs", bytes(1024) + b"\xe2\xe1\xf5\xe0", "erofs"),
         ("moon", b"moon", "raw"),
     ],

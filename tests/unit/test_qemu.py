@@ -308,3 +308,11 @@ def test_power_machines_have_their_firmware_from_qemu() -> None:
 def test_a_prep_partition_tells_of_power(head: bytes) -> None:
     assert arch_for(partitions_of(head)) == "ppc64el"
     assert firmware_for(partitions_of(head), "ppc64el") == "slof"
+
+
+def test_an_iso_is_a_cd_which_is_only_read() -> None:
+    words = command_line(guest(image="/a/x.iso", image_format="raw", is_cd=True), serial=3, control=4)
+    assert "if=none,id=disk,format=raw,media=cdrom,readonly=on,file=/a/x.iso" in words
+    assert "ide-cd,bus=bus.0,drive=disk,bootindex=0" in words
+    assert image_head.is_cd(bytes(0x8001) + b"CD001")
+    assert not image_head.is_cd(b"CD001")

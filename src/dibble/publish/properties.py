@@ -17,8 +17,9 @@ _NAMES = {"vpc": "vhd"}  # QEMU's word → ours
 _ARCHIVES = {"tar.gz": b"\x1f\x8b", "tgz": b"\x1f\x8b", "tar.xz": b"\xfd7zXZ\0", "tar.zst": b"\x28\xb5\x2f\xfd"}
 """Packed files that are outputs by themselves, with how they begin."""
 _TARS = {".docker": "docker", ".oci": "oci", ".ova": "ova"}
-_MAGIC = {"squashfs": (0, b"hsqs"), "erofs": (1024, b"\xe2\xe1\xf5\xe0")}
-"""Linux, fs/squashfs/squashfs_fs.h and fs/erofs/erofs_fs.h: where file systems have their magic numbers."""
+_MAGIC = {"squashfs": (0, b"hsqs"), "erofs": (1024, b"\xe2\xe1\xf5\xe0"), "iso": (0x8001, b"CD001")}
+"""Linux, fs/squashfs/squashfs_fs.h and fs/erofs/erofs_fs.h, ECMA-119, 8.1.2: where file systems have their magic
+numbers."""
 _FOOTER = 512  # of a fixed VHD, at the end; Virtual Hard Disk Image Format Specification 1.0
 
 
