@@ -77,6 +77,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "vhdx": "dibble.outputs.virtual_disks:Vhdx",
         "vdi": "dibble.outputs.virtual_disks:Vdi",
         "ova": "dibble.outputs.ova:Ova",
+        "bmap": "dibble.outputs.bmap:Bmap",
         "tar": "dibble.outputs.tar:Tar",
         "tar.gz": "dibble.outputs.tar:TarGz",
         "tar.xz": "dibble.outputs.tar:TarXz",

@@ -42,8 +42,8 @@ def test_a_bios_starts_a_live_system_from_a_cd(debian_packages: None) -> None:
     assert image.stat().st_uid == person.uid
     for name, file in (("vmlinuz", "vmlinuz"), ("initrd", "initrd")):
         taken = directory / f"taken-{name}"
-        words = ("xorriso", "-osirrox", "on", "-indev", str(image), "-extract", f"/live/{name}", str(taken))
-        subprocess.run(words, check=True, capture_output=True)
+        extract = ("xorriso", "-osirrox", "on", "-indev", str(image), "-extract", f"/live/{name}", str(taken))
+        subprocess.run(extract, check=True, capture_output=True)
         assert taken.read_bytes() == (directory / f"rescue.{file}").read_bytes()
     result, printed = boot(person, image, "devuser", COMMANDS)
     assert result["firmware"] == "bios"
