@@ -76,7 +76,7 @@ def test_a_device_full_of_anything_gets_sound_file_systems_by_the_map(test_cache
         parts = {name: cut(over, name) for name in ("ESP", "read", "compact", "root")}
         # dumpe2fs counts as free what we do, and some blocks that we leave out of caution.
         listed = toolbox.run(["dumpe2fs", toolbox.path(cut(disk, "root"))]).output
-        free = set()
+        free: set[int] = set()
         for line in re.findall(r"^  Free blocks: (.+)$", listed, re.MULTILINE):
             for first, _, last in re.findall(r"(\d+)(-(\d+))?", line):
                 free.update(range(int(first), int(last or first) + 1))
