@@ -58,7 +58,7 @@ OTHERS = {
     "tar": "tar -C {tree} --format=posix --sort=name -cf {out} .",
     "tar.zst": "tar -C {tree} --format=posix --sort=name -cf - . | zstd -q -9 -T0 -o {out}",
     "squashfs": "gensquashfs -q -k -x -c zstd -D {tree} {out}",
-    "erofs": "mkfs.erofs --quiet -zzstd {out} {tree}",
+    "erofs": "mkfs.erofs --quiet -zzstd,level=9 -C65536 {out} {tree}",
 }
 TOGETHER = ("raw,qcow2,vmdk", "qcow2,vmdk,tar.zst")
 
