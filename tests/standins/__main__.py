@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dibble.sandbox.tools import host_arch
 from tests.people import shared_cache
 from tests.serving import served
-from tests.standins import redhat, ubuntu
+from tests.standins import redhat, suse, ubuntu
 from tests.standins.make import key_of, made
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ class StandIn:
     key: Path
 
 
-def _of_redhat(distribution: redhat.Distribution) -> StandIn:
+def _of_rpm(distribution: redhat.Distribution) -> StandIn:
     place = made(distribution, shared_cache())
-    return StandIn(place, distribution.mirror, "DIB_YUM_MINIMAL_KEYS", key_of(distribution, place))
+    variable = "DIB_ZYPPER_KEYS" if distribution.system.name == "opensuse" else "DIB_YUM_MINIMAL_KEYS"
+    return StandIn(place, distribution.mirror, variable, key_of(distribution, place))
 
 
 def _of_ubuntu(arch: str) -> StandIn:
@@ -45,8 +46,9 @@ def _of_ubuntu(arch: str) -> StandIn:
 
 
 KNOWN: dict[str, Callable[[str], StandIn]] = {
-    "centos": lambda arch: _of_redhat(redhat.centos(arch=arch)),
-    "fedora": lambda arch: _of_redhat(redhat.fedora(arch=arch)),
+    "centos": lambda arch: _of_rpm(redhat.centos(arch=arch)),
+    "fedora": lambda arch: _of_rpm(redhat.fedora(arch=arch)),
+    "opensuse": lambda arch: _of_rpm(suse.leap(arch=arch)),
     "ubuntu": _of_ubuntu,
 }
 

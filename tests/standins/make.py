@@ -18,19 +18,21 @@ from typing import TYPE_CHECKING
 
 from dibble.events import Events
 from dibble.packages.debian_archive import DebianArchive
+from dibble.packages.rpm_keys import fingerprints
 from dibble.sandbox.tools import default_mirrors
 from dibble.store.places import open_store
 from tests.inside import with_tools
 from tests.standins import debs, redhat
+from tests.standins.payload import MTIME
 from tests.standins.rpm_file import write_rpm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from dibble.sandbox.toolbox import Toolbox
     from tests.standins.redhat import Distribution
 
-_GENERATOR = ("debs", "make", "payload", "redhat", "redhat_packages", "redhat_tables", "rpm_file")
+_GENERATOR = ("debs", "make", "payload", "redhat", "redhat_packages", "redhat_tables", "rpm_file", "suse")
 """The files of this directory that make RPM packages."""
 _MADE_AT = "20231114T221320!"  # gpg's clock: the same signatures each time
 
@@ -83,18 +85,22 @@ def _make(distribution: Distribution, cache: Path, place: Path, toolbox: Toolbox
     with ThreadPoolExecutor() as threads:
         for repository in distribution.repositories:
             directory = mirror / repository.path
-            (directory / "Packages").mkdir(parents=True)
+            directory.mkdir(parents=True)
             writing = []
             for header, _, archive in jobs:
                 inside = header.name in repository.names if repository.names is not None else True
                 if not inside or (repository.names is None and header.name in elsewhere):
                     continue
-                letter = f"{header.name[0].lower()}/" if repository.by_letter else ""
-                path = directory / "Packages" / f"{letter}{header.file_name}"
+                path = directory / repository.place_of(header)
                 writing.append(threads.submit(write_rpm, path, header, payload[archive], signer.sign))
             for one in writing:
                 one.result()
-            describe(toolbox, directory, redhat.comps(distribution.system.release_package), signer.sign)
+            groups = distribution.tables.groups
+            text = groups(distribution.system.release_package) if groups else ""
+            beside = _key_beside(directory, signer.certificate) if distribution.key_beside else ()
+            describe(toolbox, directory, text, signer.sign, beside)
+            if distribution.key_beside:
+                (directory / "repodata/repomd.xml.key").write_text(signer.certificate)
     key = root / distribution.key
     key.parent.mkdir(parents=True, exist_ok=True)
     key.write_text(signer.certificate)
@@ -108,14 +114,30 @@ def _weight(what: object) -> int:
     return sum((deb.place / "contents").stat().st_size for deb in what.debs) if isinstance(what, redhat.Job) else 0
 
 
-def describe(toolbox: Toolbox, directory: Path, groups: str, sign: Callable[[bytes], bytes] | None) -> None:
-    """Write a repository's metadata, and with `sign` their signature."""
+def _key_beside(directory: Path, certificate: str) -> tuple[str, ...]:
+    """Put the key into a repository as openSUSE's build service does: the words for its metadata."""
+    fingerprint = next(iter(fingerprints([certificate])))
+    name = f"gpg-pubkey-{fingerprint[-8:].lower()}-{MTIME:x}.asc"
+    (directory / name).write_text(certificate)
+    return (f"{name}?fpr={fingerprint}",)
+
+
+def describe(
+    toolbox: Toolbox,
+    directory: Path,
+    groups: str,
+    sign: Callable[[bytes], bytes] | None,
+    words: Sequence[str] = (),
+) -> None:
+    """Write a repository's metadata, with `words` in them, and with `sign` their signature."""
     file = directory / "comps.xml"
-    file.write_text(groups)
     shown = toolbox.path(directory)
     options = ["--quiet", "--general-compress-type", "gz", "--revision", "1", "--set-timestamp-to-revision"]
-    toolbox.run(["createrepo_c", *options, "-g", "comps.xml", shown])
-    file.unlink()
+    if groups:
+        file.write_text(groups)
+        options += ["-g", "comps.xml"]
+    toolbox.run(["createrepo_c", *options, *(f"--content={word}" for word in words), shown])
+    file.unlink(missing_ok=True)
     if sign:
         top = directory / "repodata/repomd.xml"
         top.with_suffix(".xml.asc").write_bytes(armoured(sign(top.read_bytes())))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.standins.debs import Deb, fetched
@@ -23,10 +23,11 @@ from tests.standins.redhat_tables import (
 from tests.standins.rpm_file import Dependency, Header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dibble.store.places import Store
+    from tests.standins.rpm_file import Script
 
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 _SKIPPED = tuple(
@@ -48,6 +49,29 @@ class Repository:
     by_letter: bool = False
     """Whether packages lie in a directory for their first letter, as on Fedora's mirrors."""
 
+    def place_of(self, header: Header) -> str:
+        """The path of a package below the repository."""
+        letter = f"{header.name[0].lower()}/" if self.by_letter else ""
+        return f"Packages/{letter}{header.file_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a family of distributions calls Debian's packages, what it adds to them, and its own ones."""
+
+    roots: tuple[str, ...]
+    firmware_roots: Mapping[str, tuple[str, ...]]
+    left_out: frozenset[str]
+    merged: Mapping[str, str]
+    kernel: str
+    requires: Mapping[str, str]
+    provides: Mapping[str, str]
+    additions: Mapping[str, Callable[[Files], None]]
+    scripts: Callable[[str], dict[str, dict[str, Script]]]
+    own: Callable[[System, str], dict[str, Made]]
+    groups: Callable[[str], str] | None = None
+    """The groups of packages, for the name of the package that says which system it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
@@ -60,6 +84,9 @@ class Distribution:
     key: str
     owner: str
     repositories: tuple[Repository, ...]
+    tables: Tables = field(default_factory=lambda: _TABLES, repr=False)
+    key_beside: bool = False
+    """Whether a repository holds the key that signs it, and names it in its metadata, as openSUSE's do."""
 
     @property
     def basearch(self) -> str:
@@ -168,6 +195,7 @@ class Job:
     kernel: str
     database: str
     archive: Path
+    addition: Callable[[Files], None] | None
 
 
 def packages_of(
@@ -177,24 +205,25 @@ def packages_of(
 
     `generator` names the state of this code, `key` is the certificate of the packages, armoured.
     """
-    arch, system = distribution.arch, distribution.system
-    kernel_roots = [f"linux-image-cloud-{arch}", *FIRMWARE_ROOTS[arch]]
-    debs = fetched(store, arch, [*ROOTS, *kernel_roots], LEFT_OUT)
+    arch, system, tables = distribution.arch, distribution.system, distribution.tables
+    kernel_roots = [f"linux-image-cloud-{arch}", *tables.firmware_roots[arch]]
+    debs = fetched(store, arch, [*tables.roots, *kernel_roots], tables.left_out)
     image = next(name for name in debs[f"linux-image-cloud-{arch}"].needs if name.startswith("linux-image-"))
     del debs[f"linux-image-cloud-{arch}"]
     kernel = image.removeprefix("linux-image-")
-    name_of = {deb: name for name, merged in {**MERGED, KERNEL: image}.items() for deb in merged.split()}
+    merged = {**tables.merged, tables.kernel: image}
+    name_of = {deb: name for name, members in merged.items() for deb in members.split()}
     parts: dict[str, list[Deb]] = {}
     for deb in debs.values():
         parts.setdefault(name_of.get(deb.name, deb.name), []).append(deb)
-    ours = own_packages(system, key)
+    ours = tables.own(system, key)
     known = {*parts, *ours}
-    all_scripts = scripts(kernel)
+    all_scripts = tables.scripts(kernel)
     found: list[tuple[Header, Files | Job, Path]] = []
     for name, members in sorted(parts.items()):
-        first = _main(name, members, image)
+        first = _main(merged.get(name, name), members)
         needs = {name_of.get(need, need) for deb in members for need in deb.needs if need in debs}
-        needs |= set(REQUIRES.get(name, "").split())
+        needs |= set(tables.requires.get(name, "").split())
         epoch, version, release = _version(first.version)
         header = Header(
             name=name,
@@ -203,12 +232,15 @@ def packages_of(
             arch="noarch" if all(deb.arch == "all" for deb in members) else distribution.basearch,
             epoch=epoch,
             requires=_names((needs - {name}) & known),
-            provides=_names(PROVIDES.get(name, "").split()),
+            provides=_names(tables.provides.get(name, "").split()),
             scripts=all_scripts.get(name, {}),
         )
-        own = [name, kernel if name == KERNEL else "", system.database if name == "rpm" else "", generator]
+        own_kernel = kernel if name == tables.kernel else ""
+        addition = tables.additions.get(name)
+        added = f"{addition.__module__}.{addition.__name__}" if addition else ""
+        own = [name, own_kernel, added, system.database if name == "rpm" else "", generator]
         archive = payloads / _digest([*own, *(deb.sha256 for deb in members)])
-        job = Job(name, tuple(members), kernel if name == KERNEL else "", system.database, archive)
+        job = Job(name, tuple(members), own_kernel, system.database, archive, addition)
         found.append((header, job, archive))
     for name, made in ours.items():
         found.append((_header_of_ours(name, made, distribution), made.files, payloads / f"{distribution.name}-{name}"))
@@ -243,15 +275,15 @@ def packed(what: Files | Job, archive: Path) -> Packed:
     if what.name == "rpm":
         files.file("/usr/lib/rpm/macros.d/macros.dbpath", f"%_dbpath {what.database}\n")
         files.directory(what.database)
-    if addition := ADDITIONS.get(what.name):
-        addition(files)
+    if what.addition:
+        what.addition(files)
     files.without_plain_directories()
     return files.pack(archive)
 
 
-def _main(name: str, members: Sequence[Deb], image: str) -> Deb:
+def _main(merged: str, members: Sequence[Deb]) -> Deb:
     """The package whose version is that of the whole."""
-    names = MERGED.get(name, image if name == KERNEL else name).split()
+    names = merged.split()
     return min(members, key=lambda deb: names.index(deb.name))
 
 
@@ -292,3 +324,8 @@ def comps(release_package: str) -> str:
         "<grouplist><groupid>core</groupid></grouplist><optionlist><groupid>standard</groupid></optionlist>"
         "</environment></comps>\n"
     )
+
+
+_TABLES = Tables(
+    ROOTS, FIRMWARE_ROOTS, LEFT_OUT, MERGED, KERNEL, REQUIRES, PROVIDES, ADDITIONS, scripts, own_packages, comps
+)

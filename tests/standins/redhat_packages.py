@@ -75,8 +75,8 @@ def own_packages(system: System, key: str) -> dict[str, Made]:
     generic = Files()
     generic.file("/usr/lib/dracut/dracut.conf.d/02-generic-image.conf", 'hostonly="no"\n')
     return {
-        "filesystem": Made(_filesystem(), ("setup",), noarch=False),
-        "setup": Made(_setup()),
+        "filesystem": Made(filesystem(), ("setup",), noarch=False),
+        "setup": Made(setup()),
         "basesystem": Made(Files(), ("filesystem", "setup")),
         release: Made(
             _release(system),
@@ -101,7 +101,8 @@ def own_packages(system: System, key: str) -> dict[str, Made]:
     }
 
 
-def _filesystem() -> Files:
+def filesystem() -> Files:
+    """The directories that every system has."""
     files = Files()
     for path in _DIRECTORIES:
         files.directory(path)
@@ -114,7 +115,8 @@ def _filesystem() -> Files:
     return files
 
 
-def _setup() -> Files:
+def setup() -> Files:
+    """The accounts, and the settings that every system has."""
     files = Files()
     accounts = [f"{name}:x:{rest.replace(':/', f':{name}:/', 1)}\n" for name, rest in _USERS.items()]
     files.config("/etc/passwd", "".join(accounts))
