@@ -32,6 +32,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "package_managers": {
         "apt": "dibble.packages.apt:Apt",
         "dnf": "dibble.packages.dnf:Dnf",
+        "zypper": "dibble.packages.zypper:Zypper",
     },
     "filesystems": {
         "btrfs": "dibble.disk.filesystems.btrfs:Btrfs",

@@ -84,7 +84,7 @@ class Distribution:
     key: str
     owner: str
     repositories: tuple[Repository, ...]
-    tables: Tables = field(default_factory=lambda: _TABLES, repr=False)
+    tables: Tables = field(repr=False)
     key_beside: bool = False
     """Whether a repository holds the key that signs it, and names it in its metadata, as openSUSE's do."""
 
@@ -137,6 +137,7 @@ def fedora(release: str = "44", arch: str = "amd64") -> Distribution:
             Repository(f"releases/{release}/Everything/{basearch}/os", by_letter=True),
             Repository(f"updates/{release}/Everything/{basearch}", (), by_letter=True),
         ),
+        tables=_TABLES,
     )
 
 
@@ -183,6 +184,7 @@ def centos(release: str = "9-stream", arch: str = "amd64") -> Distribution:
             Repository(f"{release}/AppStream/{basearch}/os", ("tcpdump", "traceroute")),
             Repository(f"epel/{number}/Everything/{basearch}", ("fail2ban",)),
         ),
+        tables=_TABLES,
     )
 
 

@@ -16,15 +16,15 @@ from tests.standins.redhat_tables import scripts as scripts_of_fedora
 from tests.standins.rpm_file import EQUAL, Dependency, Header, Script
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 KERNEL = "kernel-default"
 _ROOTS = (*(name for name in ROOTS if name not in ("dnf", "python3")), "gpg", "zypper")
 
 # what Fedora's table calls otherwise
 _NOT_HERE = """
-    dbus-libs glibc glibc-common grub2-efi-aa64-modules grub2-efi-x64-modules grub2-pc-modules grub2-tools iproute libdnf
-    procps-ng python3 python3-libs shadow-utils systemd-libs systemd-udev
+    dbus-libs glibc glibc-common grub2-efi-aa64-modules grub2-efi-x64-modules grub2-pc-modules grub2-tools iproute
+    libdnf procps-ng python3 python3-libs shadow-utils systemd-libs systemd-udev
 """.split()  # noqa: SIM905 - a table to be read
 _MERGED = {name: debs for name, debs in MERGED.items() if name not in _NOT_HERE} | {
     "glibc": "libc6 libc-bin",
@@ -174,7 +174,9 @@ def _release(system: System, arch: str) -> Files:
     files.file("/etc/products.d/Leap.prod", _DESCRIPTION.format(version=system.version, arch=arch))
     files.link("/etc/products.d/baseproduct", "Leap.prod")
     presets = ("NetworkManager.service", "dbus.socket", "getty@.service")
-    files.file("/usr/lib/systemd/system-preset/90-default-openSUSE.preset", "".join(f"enable {one}\n" for one in presets))
+    files.file(
+        "/usr/lib/systemd/system-preset/90-default-openSUSE.preset", "".join(f"enable {one}\n" for one in presets)
+    )
     files.file("/usr/lib/systemd/system-preset/99-default-disable.preset", "disable *\n")
     return files
 
@@ -203,7 +205,7 @@ def _grub2(files: Files) -> None:
     ADDITIONS["grub2-tools"](files)
 
 
-_ADDITIONS: Mapping[str, object] = {
+_ADDITIONS: Mapping[str, Callable[[Files], None]] = {
     **{name: addition for name, addition in ADDITIONS.items() if name not in ("glibc-common", "grub2-tools")},
     "glibc": ADDITIONS["glibc-common"],
     "grub2": _grub2,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dibble.errors import FetchError, PackageError, UsageError
-from dibble.packages.dnf import _refusal, database_of
+from dibble.packages.bootstrap_words import bootstrap_request
+from dibble.packages.dnf import _refusal
 from dibble.packages.origin import token_of_rpm_repository
-from dibble.run.engine import _bootstrap_request
+from dibble.packages.rpm_database import database_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,12 +43,12 @@ def test_a_refusal_names_what_it_is_about_and_what_to_do() -> None:
 
 def test_the_words_of_a_bootstrap_become_a_request() -> None:
     words = ["--releasever", "44", "--arch", "x86_64", "--variable", "mirror=http://m/a=b", "--include", "bash"]
-    request = _bootstrap_request(["dnf", *words, "--repositories", "[a]\nname=a\n", "--key", "http://m/key"])
+    request = bootstrap_request(["dnf", *words, "--repositories", "[a]\nname=a\n", "--key", "http://m/key"])
     assert (request.suite, request.include, request.sources) == ("44", ("bash",), ("[a]\nname=a\n",))
     assert request.variables == (("mirror", "http://m/a=b"),)
     assert request.keys == ("http://m/key",)
     with pytest.raises(UsageError, match="--repositories"):
-        _bootstrap_request(["dnf", *words])
+        bootstrap_request(["dnf", *words])
 
 
 def test_the_state_of_a_repository_is_the_digest_that_its_metalink_gives_too(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.errors import PackageError
@@ -17,6 +18,8 @@ from dibble.packages.apt_merge import MergedTree, needs_aliases
 from dibble.packages.apt_resolve import (
     AptTransaction,
 )
+from dibble.packages.base import BootstrapRequest
+from dibble.packages.bootstrap_words import Words
 from dibble.packages.dpkg_configure import ENVIRONMENT, FIRST, Target, no_services, progress_of, temporary_awk
 from dibble.packages.dpkg_database import (
     Unpacked,
@@ -38,10 +41,9 @@ from dibble.packages.native_tools import CLEANS_LIBRARIES, INITRAMFS, SCRIPTS, A
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from dibble.events import Events
-    from dibble.packages.base import BootstrapRequest, Package, Transaction
+    from dibble.packages.base import Package, Transaction
     from dibble.sandbox.toolbox import Toolbox
 
 
@@ -56,6 +58,34 @@ class Apt(AptDecisions):
         started = self._started if self._native else None
         self._depmod = Depmod(self._files.modules, events, started)
         self._dracut = DracutInstall(self._files.modules, events, started)
+
+    @staticmethod
+    def bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
+        """`apt --suite …` as a request. Raises UsageError."""
+        parser = Words("apt")
+        parser.add_argument("--suite", required=True)
+        parser.add_argument("--arch", required=True)
+        parser.add_argument("--mirror", action="append", required=True)
+        parser.add_argument("--components", default="main")
+        parser.add_argument("--variant", default="minbase")
+        parser.add_argument("--include", default="")
+        parser.add_argument("--exclude", default="")
+        parser.add_argument("--keyring", action="append", default=[])
+        parser.add_argument("--source", action="append", default=[])
+        parser.add_argument("--unsigned", action="store_true")
+        options = parser.parse_args(list(words))
+        return BootstrapRequest(
+            suite=options.suite,
+            arch=options.arch,
+            mirrors=tuple(options.mirror),
+            components=_listed(options.components),
+            variant=options.variant or "minbase",
+            include=_listed(options.include),
+            exclude=_listed(options.exclude),
+            keyrings=tuple(Path(name) for name in options.keyring),
+            unsigned=options.unsigned,
+            sources=tuple(options.source),
+        )
 
     def bootstrap(self, request: BootstrapRequest) -> AptTransaction:
         """As `AptDecisions.bootstrap`; files are then fetched from any of the request's mirrors."""
@@ -323,3 +353,7 @@ def _as_apt(transaction: Transaction) -> AptTransaction:
     """A transaction without word on what was asked for: everything was."""
     names = tuple(package.name for package in transaction.install)
     return AptTransaction(transaction.install, transaction.upgrade, transaction.remove, names)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())

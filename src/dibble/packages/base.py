@@ -95,11 +95,13 @@ class BootstrapRequest:
     keyrings: tuple[Path, ...] = ()
     unsigned: bool = False
     sources: tuple[str, ...] = field(default=())
-    """Further complete source lines, in the package manager's own syntax; for dnf, the texts of .repo files."""
+    """Further complete source lines, in the package manager's own syntax; for dnf and zypper, texts of .repo files."""
     variables: tuple[tuple[str, str], ...] = ()
     """What names in the sources stand for, besides those that the package manager knows."""
     keys: tuple[str, ...] = ()
     """Keys instead of those that the sources name: texts, or URLs."""
+    fingerprints: tuple[str, ...] = ()
+    """Of the keys that a repository publishes itself, those that count."""
 
 
 class PackageManager(Protocol):

@@ -24,13 +24,8 @@ _UNKNOWN = re.compile(r"[Ss]ignature, key (?:ID|fingerprint:?) ([0-9a-fA-F]+): N
 _BAD = re.compile(r"^ +(.+): BAD\b", re.MULTILINE)
 _SIGNED = re.compile(r"[Ss]ignature, key (?:ID|fingerprint:?) [0-9a-fA-F]+: OK")
 
-_HINT = (
-    "give the key with DIB_YUM_MINIMAL_KEYS=FILE (for the first packages) or gpgkey= in the repository's file, if you"
-    " trust it"
-)
 
-
-def key_texts(place: str, root: Path, view: Path, *, offline: bool) -> str:
+def key_texts(place: str, root: Path, view: Path, *, offline: bool, hint: str) -> str:
     """The text of a key that a repository names: a URL, a file of the target, or of the view that scripts see.
 
     Raises SignatureError where there is none, FetchError for a server that does not answer.
@@ -41,16 +36,16 @@ def key_texts(place: str, root: Path, view: Path, *, offline: bool) -> str:
         try:
             return get_small(place, offline=offline, limit=KEY_LIMIT).decode("ascii", "replace")
         except FetchError as error:
-            raise FetchError(f"the key {place} cannot be had: {error}", hint=_HINT) from error
+            raise FetchError(f"the key {place} cannot be had: {error}", hint=hint) from error
     path = unquote(urlsplit(place).path)
     for base in (root, view):
         file = base / path.lstrip("/")
         if file.is_file():
             return file.read_text("ascii", "replace")
-    raise SignatureError(f"there is no key {place}, which a repository names", hint=_HINT)
+    raise SignatureError(f"there is no key {place}, which a repository names", hint=hint)
 
 
-def fingerprints(texts: Sequence[str]) -> dict[str, str]:
+def fingerprints(texts: Sequence[str], hint: str = "") -> dict[str, str]:
     """Fingerprint → owner of the certificates in armoured texts. Raises SignatureError for what is none."""
     from pysequoia import Cert
 
@@ -59,7 +54,7 @@ def fingerprints(texts: Sequence[str]) -> dict[str, str]:
         try:
             certificates = Cert.split_bytes(text.encode())
         except (ValueError, RuntimeError) as error:
-            raise SignatureError(f"a repository's key cannot be read: {error}", hint=_HINT) from error
+            raise SignatureError(f"a repository's key cannot be read: {error}", hint=hint) from error
         for certificate in certificates:
             owners = [str(owner) for owner in certificate.user_ids]
             found[certificate.fingerprint.upper()] = owners[0] if owners else ""
@@ -69,10 +64,11 @@ def fingerprints(texts: Sequence[str]) -> dict[str, str]:
 class Keyring:
     """The keys of one repository, as a database of rpm's in `directory`."""
 
-    def __init__(self, texts: Sequence[str], directory: Path, toolbox: Toolbox, repository: str) -> None:
+    def __init__(self, texts: Sequence[str], directory: Path, toolbox: Toolbox, repository: str, *, hint: str) -> None:
         self._toolbox = toolbox
         self._repository = repository
-        self.keys = fingerprints(texts)
+        self._hint = hint
+        self.keys = fingerprints(texts, hint)
         self.files: list[Path] = []
         self._database = directory / "database"
         shutil.rmtree(directory, ignore_errors=True)
@@ -99,7 +95,7 @@ class Keyring:
         accepted = f"the keys of the repository {self._repository} are: {known}"
         if match := _UNKNOWN.search(output):
             return SignatureError(
-                f"{name} is signed with the key {match[1].upper()}, which is not trusted; {accepted}", hint=_HINT
+                f"{name} is signed with the key {match[1].upper()}, which is not trusted; {accepted}", hint=self._hint
             )
         if match := _BAD.search(output):
             return SignatureError(

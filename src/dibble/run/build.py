@@ -293,8 +293,10 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
 
     from dibble.packages.apt import Apt
     from dibble.packages.apt_decide import AptSettings
-    from dibble.packages.dnf import Dnf, DnfSettings
+    from dibble.packages.dnf import Dnf
     from dibble.packages.kernel_modules import SCRATCH_BYTES
+    from dibble.packages.rpm import RpmManager, RpmSettings
+    from dibble.packages.zypper import Zypper
     from dibble.run.executor import Executor
     from dibble.sandbox.binfmt import is_foreign
     from dibble.sandbox.tools import host_arch
@@ -321,26 +323,27 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
         scratch=workspace.memory_directory("scratch", SCRATCH_BYTES),
         native=(host_arch(), workspace.new_directory("native")) if is_foreign(plan.request.arch) else None,
     )
+
+    def rpm(kind: type[RpmManager]) -> RpmManager:
+        rpm_settings = RpmSettings(
+            root=workspace.target,
+            arch=plan.request.arch,
+            blobs_dir=plan.store.blobs,
+            state_dir=plan.store.repositories,
+            scratch=workspace.new_directory(kind.name),
+            offline=plan.request.offline,
+            max_age_s=plan.request.max_age_s,
+            epoch=plan.epoch,
+        )
+        return kind(rpm_settings, workspace.toolbox, plan.events)
+
     return Executor(
         request=plan.request,
         element_set=plan.elements,
         workspace=workspace,
         layers=layers or LayerStore(plan.store),
         apt=Apt(settings, workspace.toolbox, plan.events),
-        dnf=Dnf(
-            DnfSettings(
-                root=workspace.target,
-                arch=plan.request.arch,
-                blobs_dir=plan.store.blobs,
-                state_dir=plan.store.repositories,
-                scratch=workspace.new_directory("dnf"),
-                offline=plan.request.offline,
-                max_age_s=plan.request.max_age_s,
-                epoch=plan.epoch,
-            ),
-            workspace.toolbox,
-            plan.events,
-        ),
+        others={kind.name: rpm(kind) for kind in (Zypper, Dnf)},
         events=plan.events,
         environment=plan.environment,
         late=plan.late,

@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dibble import registry
 from dibble.elements import engine_verbs
-from dibble.errors import DibbleError, FetchError, PackageError, UsageError
+from dibble.errors import DibbleError, FetchError, UsageError
 from dibble.events import OutputLine
-from dibble.packages.base import BootstrapRequest, request_data
+from dibble.packages.base import request_data
+from dibble.packages.bootstrap_words import bootstrap_request
 from dibble.store.layers import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dibble.elements.model import Element
     from dibble.events import Events
     from dibble.packages.apt import Apt
     from dibble.packages.apt_resolve import AptTransaction
-    from dibble.packages.base import Package, Transaction
-    from dibble.packages.dnf import Dnf, DnfTransaction
+    from dibble.packages.base import BootstrapRequest, Package, Transaction
+    from dibble.packages.rpm import RpmManager, RpmTransaction
     from dibble.run.control import Call
     from dibble.sandbox.workspace import Workspace
 
 HTTP_NOT_FOUND_STATUS = 44  # contract.md 4.2, cache-url
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", hint=self.format_usage().strip())
-
-
 class Engine:
     """Answers calls for one build. The executor says with `begin` and `end` which step is running.
 
+    `managers` are APT and the others by their names; a root is the first other one's that knows it for its own, else
+    APT's.
     `put_packages_below` mounts a directory of merged packages under the running step's upper directory; it belongs to
     the executor, which owns the overlay. `packages` are those of the command line.
     """
 
     def __init__(
         self,
-        managers: tuple[Apt, Dnf],
+        managers: tuple[Apt, Mapping[str, RpmManager]],
         elements: tuple[Element, ...],
         workspace: Workspace,
         events: Events,
@@ -54,7 +50,7 @@ class Engine:
         *,
         packages: tuple[str, ...] = (),
     ) -> None:
-        self.apt, self._dnf = managers
+        self.apt, self._others = managers
         self._elements = elements
         self._workspace = workspace
         self._events = events
@@ -107,11 +103,10 @@ class Engine:
         self._note(request_data(transaction, "install" if names else "remove", names or remove), manager)
         manager.apply(transaction, on_line)
 
-    def _of_target(self) -> Apt | Dnf:
-        """The package manager of the mounted target, by the database that it has."""
-        from dibble.packages.dnf import database_of
-
-        return self.apt if database_of(self._workspace.target) is None else self._dnf
+    def _of_target(self) -> Apt | RpmManager:
+        """The package manager of the mounted target."""
+        target = self._workspace.target
+        return next((manager for manager in self._others.values() if manager.owns(target)), self.apt)
 
     # --- before a build
 
@@ -130,17 +125,17 @@ class Engine:
 
     def foreseen(
         self, verb: str, words: Sequence[str], earlier: Sequence[AptTransaction], bootstrap: Sequence[str]
-    ) -> AptTransaction | DnfTransaction:
+    ) -> AptTransaction | RpmTransaction:
         """What a request will come to after `earlier` ones, of which that with the words `bootstrap` began the root.
 
         The repositories that it was resolved from are then in `inputs`.
         """
         manager = self._manager(words if verb == "bootstrap" else bootstrap or ("apt",))
         if verb != "bootstrap" and bootstrap:
-            manager.use_bootstrap_sources(_bootstrap_request(bootstrap))
-        transaction: AptTransaction | DnfTransaction
+            manager.use_bootstrap_sources(bootstrap_request(bootstrap))
+        transaction: AptTransaction | RpmTransaction
         if verb == "bootstrap":
-            transaction = manager.bootstrap(_bootstrap_request(words))
+            transaction = manager.bootstrap(bootstrap_request(words))
         elif verb == "upgrade":
             transaction = manager.foresee(earlier, upgrade=True)
         elif verb == "remove":
@@ -150,9 +145,9 @@ class Engine:
         self._note({}, manager)
         return transaction
 
-    def _manager(self, bootstrap: Sequence[str]) -> Apt | Dnf:
+    def _manager(self, bootstrap: Sequence[str]) -> Apt | RpmManager:
         """The package manager that a root begun with these words has."""
-        return self._dnf if bootstrap and bootstrap[0] == "dnf" else self.apt
+        return self._others.get(bootstrap[0], self.apt) if bootstrap else self.apt
 
     # --- verbs
 
@@ -160,9 +155,13 @@ class Engine:
         self._events.send(OutputLine(text=text, step=self._step))
 
     def _bootstrap(self, call: Call) -> int:
-        request = _bootstrap_request(call.arguments)
-        if call.arguments[0] == "dnf":
-            return self._bootstrap_dnf(request, call)
+        request = bootstrap_request(call.arguments)
+        begun = self._others.get(call.arguments[0])
+        count = self._begun_by(begun, request, call) if begun else self._begun_by_apt(request, call)
+        call.output(f"{count} packages of {request.suite} are in place")
+        return 0
+
+    def _begun_by_apt(self, request: BootstrapRequest, call: Call) -> int:
         transaction = self.apt.bootstrap(request)
         self._note(request_data(transaction, "bootstrap", call.arguments))
         self._look_ahead(transaction, call)
@@ -173,19 +172,17 @@ class Engine:
             self.apt.configure(transaction)
         finally:
             self._workspace.unmount_target()
-        call.output(f"{len(transaction.install)} packages of {request.suite} are in place")
-        return 0
+        return len(transaction.install)
 
-    def _bootstrap_dnf(self, request: BootstrapRequest, call: Call) -> int:
-        transaction = self._dnf.bootstrap(request)
-        self._note(request_data(transaction, "bootstrap", call.arguments), self._dnf)
-        self._dnf.fetch(transaction)
+    def _begun_by(self, manager: RpmManager, request: BootstrapRequest, call: Call) -> int:
+        transaction = manager.bootstrap(request)
+        self._note(request_data(transaction, "bootstrap", call.arguments), manager)
+        manager.fetch(transaction)
         for name in ("proc", "dev", "sys"):
             (self._workspace.target / name).mkdir(exist_ok=True)
         with self._system_in_target():
-            self._dnf.apply(transaction, self._line)
-        call.output(f"{len(transaction.install)} packages of {request.suite} are in place")
-        return 0
+            manager.apply(transaction, self._line)
+        return len(transaction.install)
 
     def _install(self, call: Call) -> int:
         if not call.arguments:
@@ -352,7 +349,7 @@ class Engine:
         if asked:
             note_origin(kind, name, token, self._workspace.session.store.repositories)
 
-    def _note(self, request: dict[str, Any], manager: Apt | Dnf | None = None) -> None:
+    def _note(self, request: dict[str, Any], manager: Apt | RpmManager | None = None) -> None:
         """Note what was asked for, and the repositories that the answer depends on."""
         self.requests.append(request)
         manager = manager or self.apt
@@ -360,69 +357,3 @@ class Engine:
             self.inputs[state.uri, state.suite] = Input(
                 manager.kind, f"{state.uri} {state.suite}".strip(), state.sha256
             )
-
-
-def _bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
-    """`bootstrap apt --suite …` as a request. Raises UsageError; PackageError for a manager that we lack."""
-    kind = words[0] if words else ""
-    known = registry.names("package_managers")
-    if kind not in known:
-        raise PackageError(
-            f'dibble has no package manager "{kind}" that could begin a system, only {" and ".join(known)}',
-            hint="begin with another distribution, or with a file system of this one (DIB_LOCAL_IMAGE)",
-        )
-    if kind == "dnf":
-        return _dnf_request(words)
-    parser = _Parser("dib-engine bootstrap", add_help=False)
-    parser.add_argument("kind", choices=known)
-    parser.add_argument("--suite", required=True)
-    parser.add_argument("--arch", required=True)
-    parser.add_argument("--mirror", action="append", required=True)
-    parser.add_argument("--components", default="main")
-    parser.add_argument("--variant", default="minbase")
-    parser.add_argument("--include", default="")
-    parser.add_argument("--exclude", default="")
-    parser.add_argument("--keyring", action="append", default=[])
-    parser.add_argument("--source", action="append", default=[])
-    parser.add_argument("--unsigned", action="store_true")
-    options = parser.parse_args(list(words))
-
-    def listed(text: str) -> tuple[str, ...]:
-        return tuple(word for word in text.replace(",", " ").split() if word)
-
-    return BootstrapRequest(
-        suite=options.suite,
-        arch=options.arch,
-        mirrors=tuple(options.mirror),
-        components=listed(options.components),
-        variant=options.variant or "minbase",
-        include=listed(options.include),
-        exclude=listed(options.exclude),
-        keyrings=tuple(Path(name) for name in options.keyring),
-        unsigned=options.unsigned,
-        sources=tuple(options.source),
-    )
-
-
-def _dnf_request(words: Sequence[str]) -> BootstrapRequest:
-    """`bootstrap dnf --releasever …` as a request: the .repo files and keys are given as texts. Raises UsageError."""
-    parser = _Parser("dib-engine bootstrap dnf", add_help=False)
-    parser.add_argument("kind")
-    parser.add_argument("--releasever", required=True)
-    parser.add_argument("--arch", required=True)
-    parser.add_argument("--variable", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--repositories", action="append", required=True, metavar="TEXT")
-    parser.add_argument("--key", action="append", default=[], metavar="TEXT|URL")
-    parser.add_argument("--include", action="append", default=[])
-    parser.add_argument("--unsigned", action="store_true")
-    options = parser.parse_args(list(words))
-    return BootstrapRequest(
-        suite=options.releasever,
-        arch=options.arch,
-        mirrors=(),
-        include=tuple(options.include),
-        unsigned=options.unsigned,
-        sources=tuple(options.repositories),
-        variables=tuple((name, value) for name, _, value in (one.partition("=") for one in options.variable)),
-        keys=tuple(options.key),
-    )

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from dibble.events import Events
     from dibble.packages.apt import Apt
     from dibble.packages.base import Transaction
-    from dibble.packages.dnf import Dnf
+    from dibble.packages.rpm import RpmManager
     from dibble.plan.step import Key
     from dibble.recipe.model import Request
     from dibble.run.mounted_tree import Masks
@@ -74,7 +74,7 @@ class Executor:
         workspace: Workspace,
         layers: LayerStore,
         apt: Apt,
-        dnf: Dnf,
+        others: Mapping[str, RpmManager],
         events: Events,
         environment: Mapping[str, str],
         late: Mapping[str, str],
@@ -104,7 +104,12 @@ class Executor:
         self.on_failure: Callable[[Step, State, list[Path]], None] | None = None
         """Called with a step that failed, the state before it, and the directories of the tree as it left it."""
         self.engine = Engine(
-            (apt, dnf), element_set.elements, workspace, events, self._put_packages_below, packages=request.packages
+            (apt, others),
+            element_set.elements,
+            workspace,
+            events,
+            self._put_packages_below,
+            packages=request.packages,
         )
         channel_directory = workspace.view / CHANNEL.relative_to("/")
         self._channel = ControlChannel(channel_directory, self.engine.handle)
