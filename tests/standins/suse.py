@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 KERNEL = "kernel-default"
-_ROOTS = (*(name for name in ROOTS if name not in ("dnf", "python3")), "gpg", "zypper")
+_ROOTS = (*(name for name in ROOTS if name not in ("dnf", "python3")), "gpg", "open-iscsi", "zypper")
 
 # what Fedora's table calls otherwise
 _NOT_HERE = """

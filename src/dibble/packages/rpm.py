@@ -92,6 +92,7 @@ class RpmManager(ABC):
         self._events = events
         self._request: BootstrapRequest | None = None
         self._repositories: tuple[RepositoryState, ...] = ()
+        self._ready: tuple[RpmTransaction, dict[str, Path], list[Keyring]] | None = None
         self._database = RpmDatabase(settings.root, toolbox, settings.epoch, self.backend)
 
     @staticmethod
@@ -174,15 +175,18 @@ class RpmManager(ABC):
     # --- support
 
     def _fetched(self, transaction: RpmTransaction) -> tuple[dict[str, Path], list[Keyring]]:
-        """The files of a transaction by sha256, and the keys that they were checked with."""
+        """The files of a transaction by sha256, and the keys that they were checked with, once."""
         from dibble.packages.fetch import fetch_all
 
+        if self._ready and self._ready[0] is transaction:
+            return self._ready[1:]
         settings = self._settings
         downloads = [
             Download(transaction.urls[one.sha256], one.sha256, one.size, one.name) for one in transaction.downloads
         ]
         files = fetch_all(downloads, settings.blobs_dir, self._events, offline=settings.offline)
-        return files, list(self._checked(transaction, files))
+        self._ready = (transaction, files, list(self._checked(transaction, files)))
+        return self._ready[1:]
 
     def _checked(self, transaction: RpmTransaction, files: Mapping[str, Path]) -> Iterator[Keyring]:
         by_repository: dict[str, dict[str, Path]] = {}

@@ -11,7 +11,7 @@ from dibble.errors import FetchError, SignatureError
 from dibble.packages.fetch import get_small
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from dibble.sandbox.process import Completed
@@ -23,6 +23,7 @@ _BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _UNKNOWN = re.compile(r"[Ss]ignature, key (?:ID|fingerprint:?) ([0-9a-fA-F]+): NOKEY")
 _BAD = re.compile(r"^ +(.+): BAD\b", re.MULTILINE)
 _SIGNED = re.compile(r"[Ss]ignature, key (?:ID|fingerprint:?) [0-9a-fA-F]+: OK")
+_AT_ONCE = 200  # packages for one call of rpmkeys
 
 
 def key_texts(place: str, root: Path, view: Path, *, offline: bool, hint: str) -> str:
@@ -61,6 +62,18 @@ def fingerprints(texts: Sequence[str], hint: str = "") -> dict[str, str]:
     return found
 
 
+def _by_file(output: str, paths: Collection[str]) -> dict[str, str]:
+    """What rpmkeys says of each file: a line `PATH:` and, indented, its findings."""
+    found: dict[str, str] = {}
+    path = ""
+    for line in output.splitlines():
+        if line.removesuffix(":") in paths:
+            path = line.removesuffix(":")
+        elif line.startswith(" "):
+            found[path] = f"{found.get(path, '')}{line}\n"
+    return found
+
+
 class Keyring:
     """The keys of one repository, as a database of rpm's in `directory`."""
 
@@ -84,11 +97,17 @@ class Keyring:
 
         Raises SignatureError that names the package, who signed it and whose signature would do.
         """
-        for name, file in packages.items():
-            done = self._rpmkeys("--checksig", "--verbose", self._toolbox.path(file), check=False)
-            if done.status == 0 and _SIGNED.search(done.output):
+        waiting = [(name, self._toolbox.path(file)) for name, file in packages.items()]
+        for start in range(0, len(waiting), _AT_ONCE):
+            some = waiting[start : start + _AT_ONCE]
+            done = self._rpmkeys("--checksig", "--verbose", *(path for _, path in some), check=False)
+            said = _by_file(done.output, {path for _, path in some})
+            if done.status == 0 and all(_SIGNED.search(said.get(path, "")) for _, path in some):
                 continue
-            raise self._refusal(name, done.output)
+            for name, path in some:
+                one = self._rpmkeys("--checksig", "--verbose", path, check=False)
+                if one.status != 0 or not _SIGNED.search(one.output):
+                    raise self._refusal(name, one.output)
 
     def _refusal(self, name: str, output: str) -> SignatureError:
         known = ", ".join(f"{fingerprint} ({owner})" for fingerprint, owner in self.keys.items()) or "none"

@@ -13,7 +13,6 @@ import re
 import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.errors import PackageError, ToolFailed
@@ -25,9 +24,11 @@ from dibble.packages.rpm_database import RpmDatabase, database_of, same_initramf
 from dibble.packages.rpm_metadata import Key, locations
 from dibble.packages.zypper_answers import DONE, SCRIPTLET_FAILED, Answer, Reader, Repository, refusal, unreadable
 from dibble.packages.zypper_metadata import Metadata, packages, raw
+from dibble.sandbox import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from dibble.events import Events
     from dibble.packages.rpm import RpmSettings
@@ -333,7 +334,7 @@ class Zypper(RpmManager):
         on_line: Callable[[str], None] | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> tuple[Reader, int]:
-        """Run it on a root, which keeps no traces of a call that changes nothing."""
+        """Run it on a root: the target, which keeps nothing of the cache, or one of ours."""
         path, scratch = self._toolbox.path, self._settings.scratch
         database = RpmDatabase(root, self._toolbox, self._settings.epoch, self.backend)
         home = database.home(scratch / "home")
@@ -344,10 +345,12 @@ class Zypper(RpmManager):
             "ZYPP_LOGFILE": "/dev/null",
         }
         argv = ["zypper", "--xmlout", "--non-interactive", "--root", path(root), "--reposd-dir", path(files)]
-        argv += ["--cache-dir", path(cache), *(["--releasever", release] if release else [])]
+        argv += ["--releasever", release] if release else []
         argv += ["--no-refresh"] if words[0] != "refresh" else []
         reader = Reader(on_line, on_progress)
-        with _no_traces(root, path(cache)):
+        if root != self._settings.root:
+            argv += ["--cache-dir", path(cache)]
+        with _cache_in(root, cache) if root == self._settings.root else contextlib.nullcontext():
             done = self._toolbox.run([*argv, *words], env=environment, on_line=reader, check=False)
         if not reader.is_whole:
             raise ToolFailed(("zypper", *words), done.status, done.output)
@@ -408,17 +411,18 @@ class _Row:
 
 
 @contextlib.contextmanager
-def _no_traces(root: Path, cache: str) -> Iterator[None]:
-    """Remove what zypper writes below a root besides packages: a lock, and a cache at the path of its own cache."""
-    made = root
-    for part in Path(cache).relative_to("/").parts:
-        made /= part
-        if not made.exists():
-            break
+def _cache_in(root: Path, cache: Path) -> Iterator[None]:
+    """Show a cache where zypper looks for it in a root: there it writes what it knows of that root's packages, too."""
+    place = root / "var/cache/zypp"
+    place.mkdir(parents=True, exist_ok=True)
+    if not place.resolve().is_relative_to(root.resolve()):
+        raise PackageError("/var/cache/zypp of the target leads out of it")
+    cache.mkdir(parents=True, exist_ok=True)
+    mounts.bind(cache, place)
     try:
         yield
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        mounts.unmount_all(place)
         (root / "run/zypp.pid").unlink(missing_ok=True)
 
 
