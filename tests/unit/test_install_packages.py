@@ -122,7 +122,7 @@ def test_nothing_to_install_is_no_failure_and_a_map_that_fails_is_one(build: Hoo
 def test_zypper_asks_nobody(build: HookBuild, words: list[str], call: str) -> None:
     build.fake("zypper")
     build.run("zypper/bin/install-packages", *words)
-    assert asked(build) == [f"zypper --non-interactive --gpg-auto-import-keys {call}"]
+    assert asked(build) == [f"zypper --non-interactive {call}"]
 
 
 @pytest.mark.parametrize(("status", "expected"), [(102, 0), (103, 0), (104, 104), (4, 4)])
