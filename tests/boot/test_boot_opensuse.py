@@ -46,7 +46,8 @@ def container(person: Person, image: Path, place: Path) -> str:
         os.chown(path, person.uid, person.gid, follow_symlinks=False)
     layers = " ".join(str(place / layer) for layer in manifest[0]["Layers"])
     script = (
-        f"export PATH=/usr/sbin:/usr/bin:/sbin:/bin; mkdir {place}/root; for layer in {layers}; do tar -C {place}/root -xf $layer; done\n"
+        f"export PATH=/usr/sbin:/usr/bin:/sbin:/bin; mkdir {place}/root\n"
+        f"for layer in {layers}; do tar -C {place}/root -xf $layer; done\n"
         f"mount -t proc proc {place}/root/proc; chroot {place}/root /bin/sh -c '{IN_CONTAINER}'\n"
         f"umount {place}/root/proc; rm -rf {place}/root"
     )

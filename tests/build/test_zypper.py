@@ -72,7 +72,7 @@ def leap(request: pytest.FixtureRequest, mirror: tuple[str, Path]) -> tuple[Smal
 
 def test_packages_are_put_in_place_by_zypper_and_are_whole(leap: tuple[SmallElements, dict[str, str]]) -> None:
     elements, variables = leap
-    events = elements.build("-o", "leap", "leap", **variables)
+    events = elements.build("-o", "leap", "leap", check=True, **variables)
     whole = printed(events, "post-install.d/50-look")
     assert {line.split()[-1] for line in whole if " c " not in line} <= CHANGED
     rows = [line.split() for line in printed(events, "post-install.d/60-list")]
@@ -91,7 +91,7 @@ def test_packages_are_put_in_place_by_zypper_and_are_whole(leap: tuple[SmallElem
     assert "etc/zypp/repos.d/oss.repo" in names
 
     elements.script("leap/finalise.d/50-more", "true")
-    again = elements.build("-o", "leap", "leap", **variables)
+    again = elements.build("-o", "leap", "leap", check=True, **variables)
     assert "install.d/50-install" in cached(again)
     assert ran(again) == [step for step in ran(again) if step > "finalise.d/50"]
 
