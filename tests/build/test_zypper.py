@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,11 @@ def test_packages_are_put_in_place_by_zypper_and_are_whole(leap: tuple[SmallElem
 
     with tarfile.open(elements.place / "leap.tar") as tar:
         names = {name.removeprefix("./") for name in tar.getnames()}
+        history = (tar.extractfile("./var/log/zypp/history") or pytest.fail("no history")).read().decode()
+    dated = [line.removeprefix("# ")[:19] for line in history.splitlines() if re.match(r"(# )?\d{4}-", line)]
+    assert len(dated) > 100
+    assert len(set(dated)) == 1, "as late as the build's epoch"
+    assert "/tmp/" not in history, "no directory of the build"
     assert "usr/lib/sysimage/rpm/Packages.db" in names, "the kind of database that openSUSE has"
     assert not {name for name in names if name.startswith(("var/cache/zypp/raw", "var/cache/zypp/solv/", "run/zypp"))}
     assert "etc/zypp/repos.d/oss.repo" in names

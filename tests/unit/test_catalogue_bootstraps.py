@@ -71,6 +71,19 @@ def test_a_bootstrap_of_opensuse_names_its_repositories_and_the_image_keeps_them
     assert "gpgcheck=1" in repo
 
 
+def test_a_bootstrap_of_opensuse_names_the_keys_that_count(build: HookBuild) -> None:
+    build.fake("dib-engine")
+    (build.root / "key.asc").write_text("a key\n")
+    env = {"ARCH": "amd64", "DIB_RELEASE": "16.0", "DIB_ZYPPER_REPOS": "oss=>http://m/oss"}
+    keys = f"{build.root}/key.asc https://m/key"
+    script = "zypper-minimal/root.d/08-zypper-minimal"
+    build.run(script, env={**env, "DIB_ZYPPER_KEYS": keys, "DIB_ZYPPER_FINGERPRINTS": "AB CD"})
+    assert after(build.calls, "--key") == ["a key", "https://m/key"]
+    assert after(build.calls, "--fingerprint") == ["AB", "CD"]
+    done = build.run(script, status=1, env={**env, "DIB_ZYPPER_KEYS": "/none.asc"})
+    assert "DIB_ZYPPER_KEYS: /none.asc is not a file that the build can see" in done.output
+
+
 def test_a_repository_without_a_name_is_refused(build: HookBuild) -> None:
     env = {"ARCH": "amd64", "DIB_RELEASE": "16.0", "DIB_ZYPPER_REPOS": "http://m/oss"}
     done = build.run("zypper-minimal/root.d/08-zypper-minimal", status=1, env=env)

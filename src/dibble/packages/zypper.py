@@ -75,7 +75,7 @@ class Zypper(RpmManager):
         "give the key with DIB_ZYPPER_KEYS=FILE (for the first packages) or gpgkey= in the repository's file, if you"
         " trust it"
     )
-    backend = "ndb"  # openSUSE's rpm knows no other
+    backend = "ndb"  # which openSUSE's rpm has
 
     def __init__(self, settings: RpmSettings, toolbox: Toolbox, events: Events) -> None:
         super().__init__(settings, toolbox, events)
@@ -123,20 +123,19 @@ class Zypper(RpmManager):
         return self._decided("install", request.include, sources, sources.key_root)
 
     def resolve(self, install: Sequence[str], remove: Sequence[str] = ()) -> RpmTransaction:
-        """What installing or removing these comes to, in the words of zypper(8): NAME, NAME=EDITION, pattern:NAME …
+        """What installing and removing these comes to, in the words of zypper(8): NAME, NAME=EDITION, pattern:NAME …
 
-        Raises PackageError for a name that no repository has. What is to go and is not there is passed over.
+        Raises PackageError for a name that no repository has. What is to go and is not there is passed over. What only
+        a removed package needed goes along, unless something is installed as well.
         """
-        if install and remove:
-            raise PackageError("zypper installs and removes one after the other, not at once")
         root, sources = self._settings.root, self._sources(None)
-        if not remove:
-            return self._decided("install", install, sources, root)
-        there = {one.name for one in self.installed()}
+        there = {one.name for one in self.installed()} if remove else set()
         for name in remove:
             if name not in there:
                 self._events.note(f"{name} is not installed", "info")
         going = [name for name in remove if name in there]
+        if install:
+            return self._decided("install", (*install, *(f"!{name}" for name in going)), sources, root)
         return self._decided("remove", going, sources, root) if going else RpmTransaction()
 
     def upgrade(self) -> RpmTransaction:
@@ -177,7 +176,7 @@ class Zypper(RpmManager):
             origins={row.package.sha256: row.alias for row in rows},
             nevras=tuple(sorted(row.nevra for row in rows)),
             keys=sources.keys,
-            manual=tuple(words) if verb == "install" else (),
+            manual=tuple(word for word in words if not word.startswith("!")) if verb == "install" else (),
         )
 
     def _rows(self, answer: Answer, sources: _Sources, present: set[str]) -> list[_Row]:
