@@ -173,7 +173,8 @@ PACKAGE = """<package type="rpm">
 def test_places_of_the_packages_that_are_wanted_are_read_and_of_no_others(tmp_path: Path, ending: str) -> None:
     rows = [("bash", 0, 1, "sha256"), ("bash", 0, 2, "sha256"), ("file", 1, 1, "sha512"), ("sed", 0, 1, "sha256")]
     text = PRIMARY.format("".join(PACKAGE.format(name=n, epoch=e, release=r, kind=k) for n, e, r, k in rows)).encode()
-    packed = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}[ending](text)
+    compressed = {"": text, ".gz": gzip.compress(text), ".zst": zstandard.ZstdCompressor().compress(text)}
+    packed = compressed[ending]
     (tmp_path / "repodata").mkdir()
     (tmp_path / "repodata/repomd.xml").write_text(REPOMD.format(words="pool", ending=ending))
     (tmp_path / f"repodata/primary.xml{ending}").write_bytes(packed)
