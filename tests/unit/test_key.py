@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dibble.plan.key import DESCRIPTIVE, VOLATILE, key_of, named_files, shown_parts
+from dibble.plan.key import DESCRIPTIVE, LATE, VOLATILE, key_of, named_files, shown_parts
 from dibble.plan.manifest import changed
 from dibble.plan.step import Step
 
@@ -140,6 +140,23 @@ def test_a_variable_of_the_whole_image_counts_only_where_its_name_stands(name: s
     shown = name.removeprefix("BASH_FUNC_").removesuffix("%%").encode()
     one, two = {"DIB_RELEASE": "trixie", name: "1"}, {"DIB_RELEASE": "trixie", name: "2"}
     assert key(environment=one) == key(environment=two)
+    texts = {**TEXTS, "install.d/10-tool": b"echo $" + shown}
+    assert key(environment=one, texts=texts) != key(environment=two, texts=texts)
+
+
+@given(st.sampled_from(sorted(LATE)))
+def test_a_variable_of_the_last_steps_counts_where_more_than_its_own_default_names_it(name: str) -> None:
+    one, two = {"DIB_RELEASE": "trixie", name: "1"}, {"DIB_RELEASE": "trixie", name: "2"}
+    shown = name.encode()
+    default = b"    export " + shown + b"=${" + shown + b":-no fb=1}\n"
+    for lines, counts in (
+        (default, False),
+        (default + b"export OTHER=${OTHER:-$" + shown + b"}\n", True),
+        (b"export " + shown + b"=${" + shown + b":-$(id)}\n", True),
+        (b"export OTHER=${" + shown + b":-x}\n", True),
+    ):
+        texts = {**TEXTS, "environment.d/10-env.bash": lines}
+        assert (key(environment=one, texts=texts) != key(environment=two, texts=texts)) is counts, lines
     texts = {**TEXTS, "install.d/10-tool": b"echo $" + shown}
     assert key(environment=one, texts=texts) != key(environment=two, texts=texts)
 

@@ -63,6 +63,16 @@ DESCRIPTIVE = frozenset(
 """Variables that describe the whole image. They count only for a step whose text, or that of a file it can source,
 names them: otherwise another image name or one more element would rebuild what two images share."""
 
+LATE = frozenset(
+    {
+        "DIB_BOOTLOADER_DEFAULT_CMDLINE", "DIB_BOOTLOADER_USE_SERIAL_CONSOLE", "DIB_BOOTLOADER_VIRTUAL_TERMINAL",
+        "DIB_GRUB_TIMEOUT", "DIB_GRUB_TIMEOUT_STYLE", "DIB_NO_TIMER_CHECK", "DIB_CLOUD_INIT_DATASOURCES",
+    }
+)  # fmt: skip
+"""Variables that settle how the finished system boots and where it asks for settings. They count as DESCRIPTIVE ones
+do, where a line of environment.d that only gives the variable itself a default does not count as naming it: so images
+for several environments share all but their last steps."""
+
 OF_A_RUN = (
     "CI", "CI_*", "GITHUB_*", "GITLAB_*", "RUNNER_*", "JENKINS_*", "HUDSON_*", "ZUUL_*", "BUILDKITE*", "CIRCLE*",
     "TRAVIS*", "BUILD_ID", "BUILD_NUMBER", "BUILD_TAG", "BUILD_URL", "BUILD_DISPLAY_NAME", "JOB_NAME", "JOB_BASE_NAME",
@@ -76,6 +86,8 @@ _SHOWN_LIMIT = 400  # characters of a variable's value that are kept to explain 
 
 _WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
 _COMMAND = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_OWN_DEFAULT = re.compile(rb"^[ \t]*export ([A-Za-z_][A-Za-z0-9_]*)=\$\{\1:?-[^$`\\}]*\}[ \t]*$", re.MULTILINE)
+"""A line that reads one variable and sets that one alone, to a text that depends on no other."""
 _HOME_FILE = re.compile(rb"(?:~|\$HOME|\$\{HOME\})(/[A-Za-z0-9_.+/-]+)")
 _NAMED_FILE_LIMIT = 64 << 20
 
@@ -145,6 +157,8 @@ def _counted(environment: Mapping[str, str], texts: list[bytes]) -> dict[str, st
     def counts(name: str) -> bool:
         if name in VOLATILE:
             return False
+        if name in LATE:
+            return any(name.encode() in _words_but_defaults(text) for text in texts)
         if name in DESCRIPTIVE or _is_of_a_run(name):
             return name.removeprefix("BASH_FUNC_").removesuffix("%%").encode() in words
         return True
@@ -160,6 +174,11 @@ def _is_of_a_run(name: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _words(text: bytes) -> frozenset[bytes]:
     return frozenset(_WORD.findall(text))
+
+
+@functools.lru_cache(maxsize=4096)
+def _words_but_defaults(text: bytes) -> frozenset[bytes]:
+    return _words(_OWN_DEFAULT.sub(b"", text))
 
 
 @functools.lru_cache(maxsize=4096)
