@@ -48,6 +48,7 @@ _CORE = (
 _COMMON = {
     "containers": ("buildah", "netavark", "skopeo"),
     "filesystems": ("btrfs-progs", "erofs-utils", "f2fs-tools", "xfsprogs"),
+    "iscsi": ("qemu-block-extra",),
     "iso": ("xorriso",),
     "qemu-user": ("qemu-user",),
     "rpm": ("createrepo-c", "dnf", "gpg", "rpm", "zypper"),
