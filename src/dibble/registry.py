@@ -65,8 +65,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "environments": {},  # presets: files in catalogue/environments, and what third parties add
     "publishers": {
+        "device": "dibble.publish.block_device:BlockDevice",
         "docker": "dibble.publish.docker:Docker",
         "ec2": "dibble.publish.ec2:Ec2",
+        "iscsi": "dibble.publish.iscsi:Iscsi",
         "openstack": "dibble.publish.openstack:OpenStack",
         "s3": "dibble.publish.s3:S3",
     },

@@ -275,6 +275,13 @@ def test_a_name_that_is_a_directory_is_refused(name: str) -> None:
         compatible("-o", name, "an-os")
 
 
+@pytest.mark.parametrize("name", ["iscsi://portal/iqn.x/1", "s3://bucket/x"])
+def test_a_place_that_is_published_to_is_no_name_of_files(name: str) -> None:
+    with pytest.raises(UsageError, match="is no name for files") as caught:
+        compatible("-o", name, "an-os")
+    assert caught.value.hint.endswith(f"dibble publish NAME.raw --to {name}")
+
+
 def test_an_unknown_output_format_is_refused_at_once_with_the_nearest() -> None:
     with pytest.raises(UsageError, match='unknown output format "qcow"') as caught:
         compatible("-t", "raw,qcow", "an-os")

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     short_help="Upload an image to a cloud, a bucket or a registry.",
 )
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--to", "target", required=True, metavar="TARGET", help="ec2, openstack://CLOUD, s3://BUCKET/KEY …")
+@click.option("--to", "target", required=True, metavar="TARGET", help="ec2, openstack://CLOUD, /dev/sdb …")
 @click.option("--name", metavar="NAME", help="Of the image in the cloud; default: that of the file.")
 @click.option("-a", "--arch", metavar="ARCH", help="Default: what the image or its build tells.")
 @click.option(
     "-p", "--property", "more", multiple=True, metavar="KEY=VALUE", help="As the place calls it; several allowed."
 )
+@click.option("--force", is_flag=True, help="Write over what a disk (/dev/…, iscsi://…) holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last one is the result.")
 def publish(image: Path, **options: Any) -> None:
     """Upload IMAGE to TARGET, with properties that are derived from its build. A broken upload goes on when it is
@@ -42,6 +43,8 @@ def publish(image: Path, **options: Any) -> None:
     dibble publish image.raw --to ec2://eu-north-1 --name web-1
     dibble publish image.qcow2 --to s3://images/web/
     dibble publish image.docker --to docker://registry.example.org/web:1
+    dibble publish image.raw --to /dev/sdb
+    dibble publish image.raw --to iscsi://192.0.2.1/iqn.2026-01.example:disk/1
     """
     from dibble.cli.display_json import JsonReporter
     from dibble.cli.display_plain import PlainReporter
@@ -70,8 +73,10 @@ def _publish(image: Path, options: dict[str, Any], events: Events) -> tuple[str,
     from dibble.store.image_fact import image_key
 
     target, name, more = options["target"], options["name"], options["more"]
-    scheme, _, place = target.partition("://")
+    scheme, _, place = target.partition("://") if not target.startswith("/") else ("device", "", target)
     publisher: Publisher = registry.load("publishers", scheme)()
+    if options["force"] and not getattr(publisher, "overwrites", False):
+        raise UsageError(f"{scheme} overwrites nothing", hint="leave --force out; it is for disks: /dev/…, iscsi://…")
     properties = _properties(image, options["arch"])
     status = image.stat()
     mark = "-".join((*image_key(image), str(status.st_mtime_ns)))
@@ -89,6 +94,7 @@ def _publish(image: Path, options: dict[str, Any], events: Events) -> tuple[str,
             environ=os.environ,
             cache=cache_dir(os.environ),
             more=_pairs(more),
+            force=options["force"],
         )
         publisher.check(publication)
         published = publisher.publish(publication)

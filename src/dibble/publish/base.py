@@ -59,6 +59,8 @@ class Publication:
     """Where dibble's store lies."""
     more: Mapping[str, str] = field(default_factory=dict)
     """Properties that the user gave, in the words of the place; they count more than derived ones."""
+    force: bool = False
+    """Whether a place that `overwrites` may do so to what it holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,6 +260,11 @@ def _outputs(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 def _name(name: str, outputs: tuple[str, ...]) -> str:
     """The name without the suffix that a single output adds itself (contract.md 1.2, -o)."""
+    if "://" in name or Path(name).is_block_device():
+        raise UsageError(
+            f"{name} is no name for files",
+            hint=f"build a raw disk (-o NAME -t raw), then: dibble publish NAME.raw --to {name}",
+        )
     if len(outputs) == 1:
         name = name.removesuffix(f".{outputs[0]}")
     if not name or name.endswith("/") or Path(name).name in {"", ".", ".."}:
