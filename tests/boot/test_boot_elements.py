@@ -73,7 +73,7 @@ def by_glean(debian_packages: None) -> dict[str, str]:
     (mirror / "index.html").write_text(links)
     return built_and_booted(
         "glean",
-        "devuser openssh-server pypi simple-init",
+        "devuser openssh-server pypi simple-init block-device-gpt",
         "devuser",
         {"interfaces": "grep -rhs 'inet dhcp' /etc/network"},
         DIB_INSTALLTYPE_simple_init="package",

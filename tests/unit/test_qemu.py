@@ -201,12 +201,15 @@ def test_firmware_that_is_not_there_is_an_error_that_says_what_to_install(tmp_pa
         (b"KDMV\1\0\0\0", "vmdk"),
         (b"vhdxfile", "vhdx"),
         (b"conectix", "vpc"),
+        (bytes(512) + b"conectix".ljust(512, b"\0"), "vpc"),
         (mbr([0x83]), "raw"),
         (b"", "raw"),
     ],
 )
 def test_the_format_is_told_by_content(tmp_path: Path, head: bytes, name: str) -> None:
-    assert format_of(head, tmp_path / "image.anything") == name
+    image = tmp_path / "image.anything"
+    image.write_bytes(head)
+    assert format_of(head, image) == name
 
 
 @pytest.mark.parametrize(

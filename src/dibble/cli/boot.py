@@ -78,7 +78,9 @@ _MOMENTS = {
 @click.option("--command", "commands", multiple=True, metavar="COMMAND", help="Run it in the guest; several allowed.")
 @click.option("--environment", metavar="NAME", help="Devices and source of settings as there: openstack, ec2, vmware …")
 @click.option(
-    "--metadata", metavar="KIND", help="Settings come so: nocloud, config-drive, openstack, ec2, gce, or none."
+    "--metadata",
+    metavar="KIND",
+    help="Settings come so: nocloud, config-drive, openstack, ec2, gce, ovf, azure, or none.",
 )
 @click.option(
     "--user-data", type=click.Path(path_type=Path), metavar="FILE", help="For cloud-init; default: the user of --login."
@@ -166,7 +168,7 @@ def _environment(options: dict[str, Any]) -> tuple[Hardware, Settings | None]:
         data = _text_of(options["user_data"]).encode()
     else:
         data = user_data_for(options["user"], options["password"], keys) if options["user"] else b"#cloud-config\n{}\n"
-    return hardware, Settings(kind, options["hostname"], data, keys)
+    return hardware, Settings(kind, options["hostname"], data, keys, options["user"] or "")
 
 
 def _text_of(path: Path) -> str:
@@ -256,13 +258,19 @@ class _Verb:
     def _in_tools_tree(self) -> BootResult | None:
         from dibble.evidence import image_head, qemu
         from dibble.evidence.boot_test import Bench, arch_of
+        from dibble.evidence.metadata import BY_DISC
         from dibble.sandbox import mounts
         from dibble.sandbox.workspace import tools_session
         from dibble.store.places import open_store
 
         store = open_store(cache_dir(os.environ))
         group = qemu.tools_group(self._request.arch or _host_arch(), _host_arch())
-        with tools_session(store, self._events(), group, offline=self._options["offline"]) as (session, toolbox):
+        settings = self._request.settings
+        discs = ("iso",) if settings is not None and settings.kind in BY_DISC else ()
+        with tools_session(store, self._events(), group, *discs, offline=self._options["offline"]) as (
+            session,
+            toolbox,
+        ):
             assert toolbox.root is not None
             initrd = self._request.initrd
             files = [self._request.image, initrd] if initrd else image_head.files_of(self._request.image)

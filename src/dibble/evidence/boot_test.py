@@ -16,7 +16,7 @@ from dibble.errors import BootError, UsageError
 from dibble.evidence import image_head, qemu
 from dibble.evidence.guest_shell import LOGIN_PROMPT, CommandResult, GuestShell, Login, check_command, log_in
 from dibble.evidence.hardware import PLAIN, Hardware, check_hardware
-from dibble.evidence.metadata import Settings, with_settings
+from dibble.evidence.metadata import BY_NETWORK, Settings, with_settings
 from dibble.evidence.serial import Console, SerialClosed, SerialTimeout
 
 if TYPE_CHECKING:
@@ -454,7 +454,7 @@ def check_request(request: BootRequest) -> None:
     if request.commands and request.login is None:
         raise UsageError("commands need somebody who runs them", hint="give --login USER, and --password if it has one")
     check_hardware(request.hardware)
-    if request.settings is not None and not request.network and request.settings.kind in ("openstack", "ec2", "gce"):
+    if request.settings is not None and not request.network and request.settings.kind in BY_NETWORK:
         raise UsageError("the guest asks for its settings over the network", hint="leave --no-network out")
     if request.uefi_variables is not None and request.firmware == "bios":
         raise UsageError("a BIOS has no variables of UEFI", hint="leave --firmware or --uefi-variables out")

@@ -22,21 +22,30 @@ _CARDS = {"virtio": "virtio-net-pci", "vmxnet3": "vmxnet3", "e1000e": "e1000e"}
 
 METADATA_ADDRESS = "169.254.169.254"
 """Where clouds answer questions of their machines, by HTTP."""
+GUEST_MAC = "52:54:00:12:34:56"
+"""QEMU's first card has it."""
+WIRE_SERVER = "168.63.129.16"
+"""Where a machine of Azure's says that it is ready."""
 
 # Only an address inside of its network is forwarded by QEMU; host, name server and guest are in the same one then.
 _LINK_LOCAL = "net=169.254.0.0/16,host=169.254.0.2,dns=169.254.0.3,dhcpstart=169.254.0.15"
+# The smallest network that has both addresses of Azure's.
+_BOTH = "net=168.0.0.0/7,host=168.63.0.2,dns=168.63.0.3,dhcpstart=168.63.0.15"
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """`smbios` has what follows -smbios; `drive` is a disk with settings, `service` the command that answers each
-    connection to METADATA_ADDRESS on its standard input and output. Both are named as the tools see them."""
+    """`smbios` has what follows -smbios; `drive` is a disk with settings, `disc` a CD with them, `service` the command
+    that answers each connection to one of `addresses` on its standard input and output. They are named as the tools see
+    them."""
 
     disk_bus: str = "virtio"
     network: str = "virtio"
     smbios: tuple[str, ...] = ()
     drive: str = ""
+    disc: str = ""
     service: str = ""
+    addresses: tuple[str, ...] = (METADATA_ADDRESS,)
 
 
 PLAIN = Hardware()
@@ -59,12 +68,16 @@ def disk_arguments(hardware: Hardware, *, is_cd: bool = False) -> tuple[str, ...
 
 
 def settings_arguments(hardware: Hardware) -> tuple[str, ...]:
-    """The board's own words, and the disk with settings."""
+    """The board's own words, and the disk or disc with settings."""
     words = [word for entry in hardware.smbios for word in ("-smbios", entry)]
     if hardware.drive:
         drive = hardware.drive.replace(",", ",,")
         words += ["-drive", f"if=none,id=settings,format=raw,readonly=on,file={drive}"]
         words += ["-device", "virtio-blk-pci,drive=settings"]
+    if hardware.disc:
+        disc = hardware.disc.replace(",", ",,")
+        words += ["-drive", f"if=none,id=disc,format=raw,media=cdrom,readonly=on,file={disc}"]
+        words += ["-device", "virtio-scsi-pci,id=discs", "-device", "scsi-cd,bus=discs.0,drive=disc"]
     return tuple(words)
 
 
@@ -73,5 +86,6 @@ def network_arguments(hardware: Hardware) -> tuple[str, ...]:
     network = "user,id=network"
     if hardware.service:
         command = hardware.service.replace(",", ",,")
-        network += f",{_LINK_LOCAL},guestfwd=tcp:{METADATA_ADDRESS}:80-cmd:{command}"
+        network += f",{_BOTH if WIRE_SERVER in hardware.addresses else _LINK_LOCAL}"
+        network += "".join(f",guestfwd=tcp:{address}:80-cmd:{command}" for address in hardware.addresses)
     return ("-netdev", network, "-device", f"{_CARDS[hardware.network]},netdev=network,romfile=")

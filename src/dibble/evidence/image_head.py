@@ -39,6 +39,7 @@ _ROOT_OF = {  # the Discoverable Partitions Specification
 }
 _MBR_ESP = 0xEF
 _PREP = ("9e1a2d38-c612-4316-aa26-8b49521e5a8b", "41")  # where Power's firmware finds a boot loader
+_SECTOR = 512
 _LONGEST_CHAIN = 16
 
 
@@ -60,7 +61,17 @@ def format_of(head: bytes, image: Path) -> str:
     for magic, (name, command) in _PACKED.items():
         if head.startswith(magic):
             raise BootError(f"{image} is packed by {name}", hint=f"unpack it first: {command} {image}")
-    return "raw"
+    return "vpc" if _has_footer(image) else "raw"
+
+
+def _has_footer(image: Path) -> bool:
+    """Whether the file ends as a VHD of fixed size does, which is marked nowhere else."""
+    with image.open("rb") as file:
+        size = file.seek(0, 2)
+        if size < _SECTOR:
+            return False
+        file.seek(size - _SECTOR)
+        return file.read(8) == b"conectix"
 
 
 def is_kernel(head: bytes) -> bool:

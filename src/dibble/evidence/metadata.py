@@ -1,7 +1,8 @@
-"""What a cloud tells a machine of its own: name, keys, user data; on a disk, or by HTTP at 169.254.169.254.
+"""What a cloud tells a machine of its own: name, keys, user data; on a disk or disc, or by HTTP at 169.254.169.254.
 
 Formats are those of the clouds' documentation: OpenStack's config drive and metadata service, EC2's with session tokens
-(IMDSv2, which it insists on), GCE's, and the NoCloud disk of cloud-init. Nothing listens on this machine: QEMU starts
+(IMDSv2, which it insists on), GCE's, and the NoCloud disk of cloud-init; those of VMware and Azure stand in
+`provisioning.py`. Nothing listens on this machine: QEMU starts
 `serve_metadata.py` for each connection that its guest makes.
 """
 
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.errors import UsageError
+from dibble.evidence.hardware import GUEST_MAC, METADATA_ADDRESS, WIRE_SERVER
+from dibble.evidence.provisioning import azure_disc, azure_services, ovf_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +25,11 @@ if TYPE_CHECKING:
     from dibble.evidence.hardware import Hardware
     from dibble.sandbox.toolbox import Toolbox
 
-KINDS = ("nocloud", "config-drive", "openstack", "ec2", "gce")
+KINDS = ("nocloud", "config-drive", "openstack", "ec2", "gce", "ovf", "azure")
+BY_NETWORK = ("openstack", "ec2", "gce", "azure")
+"""Those for which the guest needs a network card."""
+BY_DISC = ("ovf", "azure")
+"""Those that are written as ISO 9660, by a program of the tools' group `iso`."""
 INSTANCE_ID = "i-0d1bb1e0"
 _UUID = "ec2d1bb1-e000-4000-8000-00000d1bb1e0"
 """Begins as EC2's do, by which cloud-init knows the cloud; elsewhere any will do."""
@@ -31,6 +38,11 @@ _BOARDS = {
     "openstack": ("type=1,manufacturer=OpenStack Foundation,product=OpenStack Nova",),
     "ec2": (f"type=1,manufacturer=Amazon EC2,product=m5.large,uuid={_UUID},serial={_UUID}",),
     "gce": ("type=1,manufacturer=Google,product=Google Compute Engine,serial=GoogleCloud-D1BB1E",),
+    # By the tag of its chassis a machine of Azure's is known, by that of its system which one it is.
+    "azure": (
+        f"type=1,manufacturer=Microsoft Corporation,product=Virtual Machine,uuid={_UUID}",
+        "type=3,manufacturer=Microsoft Corporation,asset=7783-7084-3265-9085-8269-3286-77",
+    ),
 }
 _IDENTITY = {
     "instanceId": INSTANCE_ID,
@@ -49,6 +61,8 @@ class Settings:
     hostname: str
     user_data: bytes
     keys: tuple[str, ...] = ()
+    user: str = ""
+    """Who gets the keys where the place itself has a name for them."""
 
 
 def user_data_for(user: str, password: str | None, keys: tuple[str, ...] = ()) -> bytes:
@@ -70,12 +84,26 @@ def with_settings(hardware: Hardware, settings: Settings, toolbox: Toolbox, scra
         label = "CIDATA" if settings.kind == "nocloud" else "CONFIG-2"
         files = nocloud(settings) if settings.kind == "nocloud" else openstack(settings)
         return replace(hardware, smbios=board, drive=_drive(label, files, toolbox, scratch))
-    answers = {"openstack": openstack_service, "ec2": ec2, "gce": gce}[settings.kind](settings)
+    if settings.kind in BY_DISC:
+        azure = settings.kind == "azure"
+        files = azure_disc(settings) if azure else ovf_environment(settings, INSTANCE_ID)
+        disc = _disc("PROVISIONING" if azure else "OVF ENV", files, toolbox, scratch)
+        hardware = replace(hardware, smbios=board, disc=disc)
+        if not azure:
+            return hardware
+    answers = answers_of(settings)
     program, data = scratch / "serve_metadata.py", scratch / "metadata.json"
     shutil.copyfile(Path(__file__).with_name("serve_metadata.py"), program)
     data.write_text(json.dumps({"kind": settings.kind, "answers": {k: v.decode() for k, v in answers.items()}}))
     words = ("/usr/bin/env", "python3", toolbox.path(program), toolbox.path(data))
-    return replace(hardware, smbios=board, service=shlex.join(words))
+    addresses = (METADATA_ADDRESS, WIRE_SERVER) if settings.kind == "azure" else (METADATA_ADDRESS,)
+    return replace(hardware, smbios=board, service=shlex.join(words), addresses=addresses)
+
+
+def answers_of(settings: Settings) -> dict[str, bytes]:
+    """What the service of a kind that is asked by HTTP answers, by path."""
+    services = {"openstack": openstack_service, "ec2": ec2, "gce": gce, "azure": azure_services}
+    return services[settings.kind](settings)
 
 
 def nocloud(settings: Settings) -> dict[str, bytes]:
@@ -116,6 +144,14 @@ def ec2(settings: Settings) -> dict[str, bytes]:
         "placement/availability-zone": "eu-test-1a",
         "placement/region": "eu-test-1",
     }
+    card = {
+        "device-number": "0",
+        "interface-id": "eni-0d1bb1e0",
+        "local-ipv4s": "169.254.0.15",
+        "mac": GUEST_MAC,
+        "subnet-ipv4-cidr-block": "169.254.0.0/16",
+    }
+    leaves |= {f"network/interfaces/macs/{GUEST_MAC}/{name}": text for name, text in card.items()}
     for number, key in enumerate(settings.keys):
         leaves[f"public-keys/{number}/openssh-key"] = key
     folders: dict[str, list[str]] = {}
@@ -155,6 +191,8 @@ def gce(settings: Settings) -> dict[str, bytes]:
         "/computeMetadata/v1/instance": json.dumps(instance).encode(),
         "/computeMetadata/v1/project": json.dumps(project).encode(),
     }
+    for tree, part in (("instance", attributes), ("project", {})):
+        answers[f"/computeMetadata/v1/{tree}/attributes"] = json.dumps(part).encode()
     for name in ("id", "hostname", "zone"):
         answers[f"/computeMetadata/v1/instance/{name}"] = str(instance[name]).encode()
     for name, text in attributes.items():
@@ -162,15 +200,28 @@ def gce(settings: Settings) -> dict[str, bytes]:
     return answers
 
 
-def _drive(label: str, files: Mapping[str, bytes], toolbox: Toolbox, scratch: Path) -> str:
-    """A FAT file system with these files, made without a mount."""
-    image, tree = scratch / f"{label}.img", scratch / label
-    with image.open("wb") as file:
-        file.truncate(_DRIVE_KIB << 10)
+def _written(files: Mapping[str, bytes], tree: Path) -> Path:
     for name, content in files.items():
         path = tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    return tree
+
+
+def _disc(label: str, files: Mapping[str, bytes], toolbox: Toolbox, scratch: Path) -> str:
+    """A CD with these files."""
+    image, tree = scratch / "settings.iso", _written(files, scratch / "disc")
+    toolbox.run(
+        ["xorriso", "-as", "mkisofs", "-quiet", "-r", "-J", "-V", label, "-o", toolbox.path(image), toolbox.path(tree)]
+    )
+    return toolbox.path(image)
+
+
+def _drive(label: str, files: Mapping[str, bytes], toolbox: Toolbox, scratch: Path) -> str:
+    """A FAT file system with these files, made without a mount."""
+    image, tree = scratch / f"{label}.img", _written(files, scratch / label)
+    with image.open("wb") as file:
+        file.truncate(_DRIVE_KIB << 10)
     toolbox.run(["mkfs.vfat", "-n", label, toolbox.path(image)])
     tops = [toolbox.path(path) for path in sorted(tree.iterdir())]
     toolbox.run(["mcopy", "-s", "-Q", "-i", toolbox.path(image), *tops, "::"])

@@ -1,7 +1,8 @@
 """Answers one HTTP request on standard input and output: `serve_metadata.py DATA.json`.
 
 QEMU starts it, in the tools tree. It runs with the tools' own Python, without dibble. EC2's service wants a session
-token with each question, GCE's a header that no browser sends; without them the answers are theirs, 401 and 403.
+token with each question, GCE's and Azure's a header that no browser sends; without them the answers are theirs: 401,
+403 and 400. What is said to a service (POST) is heard where it has an answer under `POST PATH`.
 """
 
 import json
@@ -18,17 +19,27 @@ def respond(method: str, target: str, header: dict[str, str], data: dict) -> tup
     kind, answers = data["kind"], data["answers"]
     path = target.partition("?")[0]
     path = path.rstrip("/") or "/"
-    if kind == "ec2":
-        if path == "/latest/api/token":
-            return (200, TOKEN.encode()) if method == "PUT" else (405, b"")
-        if header.get("x-aws-ec2-metadata-token") != TOKEN:
-            return 401, b""
+    if kind == "ec2" and path == "/latest/api/token":
+        return (200, TOKEN.encode()) if method == "PUT" else (405, b"")
+    refused = _refused(kind, path, header)
+    if refused:
+        return refused, b""
+    name = path if method in ("GET", "HEAD") else f"{method} {path}"
+    found = answers.get(name)
+    if found is None:
+        return (404 if name == path else 405), b""
+    return 200, found.encode()
+
+
+def _refused(kind: str, path: str, header: dict[str, str]) -> int:
+    """The status for a question without the header that the service wants, else 0."""
+    if kind == "ec2" and header.get("x-aws-ec2-metadata-token") != TOKEN:
+        return 401
     if kind == "gce" and header.get("metadata-flavor") != "Google":
-        return 403, b""
-    if method not in ("GET", "HEAD"):
-        return 405, b""
-    found = answers.get(path)
-    return (404, b"") if found is None else (200, found.encode())
+        return 403
+    if kind == "azure" and path.startswith("/metadata/") and header.get("metadata", "").lower() != "true":
+        return 400
+    return 0
 
 
 def main() -> None:
@@ -36,10 +47,11 @@ def main() -> None:
     if len(words) < 2:
         return
     header = {name.lower(): value for name, value in parse_headers(sys.stdin.buffer).items()}
+    sys.stdin.buffer.read(int(header.get("content-length", 0)))  # a line with unread words is broken off, not closed
     data = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     status, body = respond(words[0], words[1], header, data)
     flavour = "Metadata-Flavor: Google\r\n" if data["kind"] == "gce" else ""
-    kind = "application/json" if body[:1] in (b"{", b"[") else "text/plain"
+    kind = "application/json" if body[:1] in (b"{", b"[") else "text/xml" if body[:1] == b"<" else "text/plain"
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\n{flavour}"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
