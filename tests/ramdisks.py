@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PROBE = {
     "probe/README.rst": "=====\nprobe\n=====\nTells what a ramdisk has.\n",
     "probe/binary-deps.d/probe": "# for the test\nsha256sum\n",
-    "probe/dracut-drivers.d/probe": "dummy\n",
+    "probe/dracut-drivers.d/probe": "brd\ndummy\n",
     "probe/udev.d/95-probe.rules": 'SUBSYSTEM=="mem", KERNEL=="zero", SYMLINK+="probe-zero"\n',
     "probe/ramdisk-install.d/50-probe": '#!/bin/bash\nset -eu\necho installed > "$TMP_MOUNT_PATH/probe-installed"\n',
     "probe/init.d/65-probe": """# shellcheck shell=bash
@@ -31,6 +31,15 @@ echo "probe: $(echo -n probe | sha256sum | head -c 8)"
 [ -e /dev/probe-zero ] && echo "probe: udev rule"
 [ -e /probe-installed ] && echo "probe: $(cat /probe-installed)"
 modprobe dummy && [ -d /sys/module/dummy ] && echo "probe: module"
+if declare -f export_disk | grep -q np/; then # by the kernel itself
+    iqn=iqn.2026-01.example:probe
+    if modprobe brd rd_nr=1 rd_size=4096 && export_disk "$iqn" /dev/ram0; then
+        target=/sys/kernel/config/target
+        echo "probe: target $(ls "$target/iscsi" | grep example)"
+        grep -q ' 00000000:0CBC [0-9A-F:]* 0A ' /proc/net/tcp && echo "probe: port 3260 listens"
+        withdraw_disk "$iqn" && ! [ -d "$target/iscsi/$iqn" ] && echo "probe: withdrawn"
+    fi
+fi
 """,
     # The whole image becomes the ramdisk, as that of ironic-python-agent-builder.
     "whole/README.rst": "=====\nwhole\n=====\nThe image as a ramdisk.\n",

@@ -21,6 +21,8 @@ pytestmark = [
     pytest.mark.skipif(host_arch() != "amd64", reason="the kernel is amd64's"),
 ]
 
+EXPORTED = ("probe: target iqn.2026-01.example:probe", "probe: port 3260 listens", "probe: withdrawn")
+"""What deploy-targetcli's functions have the kernel do."""
 NEVER = "a text that nobody says"
 
 
@@ -54,6 +56,7 @@ def test_the_pieces_of_init_run_and_the_memory_is_tested(name: str, debian_packa
         *(["probe: installed"] if name == "busybox" else []),
         *(["probe: firmware installed with --silent", '"class" : "system"'] if name == "busybox" else []),
         "probe: module",
+        *(EXPORTED if name == "dracut" else []),
         "hwburnin: pass 2 of 2, 64 MiB",
         "hwburnin: passed",
     ):
