@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.build
 
-FORMATS = sorted(registry.BUILT_IN["outputs"], key=lambda name: (name == "qcow2", name == "raw", name))
-"""Every format, those that end badly in diskimage-builder last: behind a tar it forgets to compress a qcow2."""
+OF_KERNELS = {"initrd", "iso", "vmlinuz"}
+FORMATS = sorted(
+    registry.BUILT_IN["outputs"].keys() - OF_KERNELS, key=lambda name: (name == "qcow2", name == "raw", name)
+)
+"""Every format that a tree without a kernel has, those that end badly in diskimage-builder last: behind a tar it
+forgets to compress a qcow2."""
 
 LAYOUT = """
 - local_loop: {name: image0, size: 260MiB, mkfs: {name: mkfs_root, type: ext4, mount: {mount_point: /}}}
