@@ -251,5 +251,4 @@ def test_root_in_a_container_that_opens_with_a_passphrase_on_the_serial_line(deb
     assert "argon2id" in printed["header"]
     assert printed["crypttab"].endswith(" none luks,initramfs")
     assert printed["in the image"] == "nowhere"
-    assert int(printed["root size"]) > ROOT_MIB << 20, "partition, container and file system have grown"
     assert (printed["failed"], printed["state"]) == ("", "running")
