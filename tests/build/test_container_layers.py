@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import tarfile
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +22,6 @@ from dibble.sandbox.tools import host_arch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.people import Person
 
@@ -161,14 +162,17 @@ def test_an_image_layout_is_the_same_bytes_again(elements: SmallElements) -> Non
 
 
 @pytest.fixture
-def docker(tmp_path: Path) -> Iterator[tuple[str, ...]]:
+def docker() -> Iterator[tuple[str, ...]]:
     """The words that begin a command for a daemon of our own, without a network."""
     if os.getuid() != 0:
         pytest.skip("Docker's daemon runs as root")
-    socket = f"unix://{tmp_path}/socket"
-    own = [f"--{name}={tmp_path}/{name}" for name in ("data-root", "exec-root", "pidfile")]
+    # a short path: its sockets have names of at most 104 bytes
+    directory = tempfile.TemporaryDirectory(prefix="docker-", dir="/tmp", ignore_cleanup_errors=True)
+    place = Path(directory.name)
+    socket = f"unix://{place}/socket"
+    own = [f"--{name}={place}/{name}" for name in ("data-root", "exec-root", "pidfile")]
     apart = ["--storage-driver=vfs", "--bridge=none", "--iptables=false", f"--host={socket}"]
-    said = tmp_path / "said"
+    said = place / "said"
     with said.open("wb") as log:
         daemon = subprocess.Popen(["dockerd", *own, *apart], stdout=log, stderr=log)
     words = ("docker", "--host", socket)
@@ -182,6 +186,7 @@ def docker(tmp_path: Path) -> Iterator[tuple[str, ...]]:
     finally:
         daemon.terminate()
         daemon.wait(60)
+        directory.cleanup()
 
 
 def test_docker_loads_the_layers_and_gives_them_back(tmp_path: Path, docker: tuple[str, ...]) -> None:
