@@ -251,7 +251,7 @@ def test_a_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_mirror_that_failed_once_is_not_asked_for_every_file(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(http, "READ_SECONDS", 0.5)
     bodies = [os.urandom(100) for _ in range(60)]
     server.files.update({str(number): Served(body) for number, body in enumerate(bodies)})
     accepted: list[socket.socket] = []
