@@ -15,7 +15,7 @@ from tests.unit.output_values import EPOCH, request
 
 from dibble.disk.filesystems.ext_free import free_ranges
 from dibble.events import Events
-from dibble.outputs.base import Source
+from dibble.outputs.base import Source, Writing
 from dibble.registry import load
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ GARBAGE = b"\xa5" * MIB
 def bmap_of(disk: Disk, toolbox: Toolbox, directory: Path) -> Path:
     target = directory / "N.bmap"
     source = Source(directory, disk)
-    load("outputs", "bmap")().write(source, target, request(directory), toolbox, Events(), epoch=EPOCH)
+    load("outputs", "bmap")().write(Writing(source, target, request(directory), toolbox, Events(), EPOCH))
     return target
 
 

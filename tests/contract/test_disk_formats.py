@@ -17,7 +17,7 @@ from tests.unit.output_values import EPOCH, disk, request
 
 from dibble.errors import OutputError
 from dibble.events import Events
-from dibble.outputs.base import Source
+from dibble.outputs.base import Source, Writing
 from dibble.outputs.pieces import PIECE
 from dibble.outputs.vhd_file import geometry
 from dibble.outputs.virtual_disks import Vdi, Vhd, Vhdx, Vmdk
@@ -65,7 +65,7 @@ def made(name: str, raw: Path, target: Path, **changes: Any) -> Path:
     output, _, options, _ = FORMATS[name]
     target.unlink(missing_ok=True)
     wanted = request(raw.parent, **{"qemu_img_options": options, **changes})
-    output().write(Source(raw.parent, disk({"image0": raw})), target, wanted, HostToolbox(), Events(), epoch=EPOCH)
+    output().write(Writing(Source(raw.parent, disk({"image0": raw})), target, wanted, HostToolbox(), Events(), EPOCH))
     return target
 
 

@@ -15,7 +15,7 @@ from tests.unit.output_values import EPOCH, request
 
 from dibble.errors import OutputError
 from dibble.events import Events
-from dibble.outputs.base import Source
+from dibble.outputs.base import Source, Writing
 from dibble.registry import load
 from dibble.sandbox.tools import host_arch
 
@@ -48,7 +48,7 @@ def tree(directory: Path) -> Path:
 def write(form: str, root: Path, toolbox: Toolbox, *, work: Path) -> Path:
     target = work / f"N.{form}"
     wanted = request(work, name="a/live image", environment=ENVIRONMENT)
-    load("outputs", form)().write(Source(root, None, work=work), target, wanted, toolbox, Events(), epoch=EPOCH)
+    load("outputs", form)().write(Writing(Source(root, None, work=work), target, wanted, toolbox, Events(), EPOCH))
     return target
 
 

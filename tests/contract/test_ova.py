@@ -16,7 +16,7 @@ from tests.unit.output_values import EPOCH, disk, request
 
 from dibble.disk.model import Disk, Graph, Layout, Partition, Table
 from dibble.events import Events
-from dibble.outputs.base import Source
+from dibble.outputs.base import Source, Writing
 from dibble.outputs.ova import Ova
 from dibble.outputs.run import write_outputs
 from dibble.recipe.model import Machine, Target
@@ -143,7 +143,7 @@ def test_a_disk_with_nothing_for_a_bios_is_started_by_uefi(
     graph = Graph((), (Table("t", "image0", "gpt", partitions),), (), (), ())
     source = Source(tmp_path, Disk(images, Layout(graph, {}, {}, UUID(int=0))))
     target = tmp_path / "N.ova"
-    Ova().write(source, target, request(tmp_path, arch=arch), HostToolbox(), Events(), epoch=EPOCH)
+    Ova().write(Writing(source, target, request(tmp_path, arch=arch), HostToolbox(), Events(), EPOCH))
     with tarfile.open(target) as archive:
         text = archive.extractfile("N.ovf")
         assert text is not None

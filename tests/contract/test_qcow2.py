@@ -16,7 +16,7 @@ from tests.unit.output_values import EPOCH, disk, request
 
 from dibble.errors import ToolFailed
 from dibble.events import Events
-from dibble.outputs.base import Source
+from dibble.outputs.base import Source, Writing
 from dibble.outputs.qcow2 import Qcow2
 from dibble.outputs.qcow2_ahead import Ahead
 from dibble.outputs.qcow2_cluster import CLUSTER
@@ -195,7 +195,7 @@ def test_what_the_user_asks_of_qcow2_is_in_the_file_and_its_bytes_are_always_the
         target = tmp_path / "N.qcow2"
         target.unlink(missing_ok=True)
         source = Source(tmp_path, disk({"image0": raw}))
-        Qcow2().write(source, target, request(tmp_path, **changes), HostToolbox(), Events(), epoch=EPOCH)
+        Qcow2().write(Writing(source, target, request(tmp_path, **changes), HostToolbox(), Events(), EPOCH))
         made.add(target.read_bytes())
     assert len(made) == 1
     info = is_sound_and_equal(raw, target)
@@ -210,6 +210,6 @@ def test_an_option_that_qemu_img_does_not_know_is_told_and_nothing_is_left(tmp_p
     source = Source(tmp_path, disk({"image0": raw}))
     wanted = request(tmp_path, qemu_img_options="colour=red")
     with pytest.raises(ToolFailed, match="colour") as caught:
-        Qcow2().write(source, tmp_path / "N.qcow2", wanted, HostToolbox(), Events(), epoch=EPOCH)
+        Qcow2().write(Writing(source, tmp_path / "N.qcow2", wanted, HostToolbox(), Events(), EPOCH))
     assert "--qemu-img-options colour=red" in caught.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["disk.raw"]

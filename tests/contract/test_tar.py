@@ -10,7 +10,7 @@ import pytest
 from tests.unit.output_values import EPOCH, request
 
 from dibble.events import Events
-from dibble.outputs.base import Source
+from dibble.outputs.base import Source, Writing
 from dibble.outputs.tar import Tar
 from dibble.sandbox.toolbox import HostToolbox
 
@@ -41,7 +41,7 @@ def test_gnu_tar_takes_everything_out_again_without_a_word(tmp_path: Path) -> No
     os.utime(file, (EPOCH - 10, EPOCH - 10))
     mode = file.stat().st_mode  # as the ACL makes it
 
-    Tar().write(Source(root, None), tmp_path / "N.tar", request(tmp_path), HostToolbox(), Events(), epoch=EPOCH)
+    Tar().write(Writing(Source(root, None), tmp_path / "N.tar", request(tmp_path), HostToolbox(), Events(), EPOCH))
     command = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", "../N.tar"]
     done = subprocess.run(command, cwd=out, check=True, capture_output=True, text=True)
 

@@ -15,7 +15,7 @@ from tests.unit.output_values import EPOCH, Remembered, request
 
 from dibble.errors import OutputError
 from dibble.events import Events, Note
-from dibble.outputs.base import Source
+from dibble.outputs.base import Source, Writing
 from dibble.registry import load
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def tree(directory: Path) -> Path:
 def write(name: str, root: Path, toolbox: Toolbox, *, work: Path) -> Path:
     target = work / f"N.{load('outputs', name).info.suffix}"
     target.unlink(missing_ok=True)
-    load("outputs", name)().write(Source(root, None, work=work), target, request(work), toolbox, Events(), epoch=EPOCH)
+    load("outputs", name)().write(
+        Writing(Source(root, None, work=work), target, request(work), toolbox, Events(), EPOCH)
+    )
     return target
 
 
@@ -127,7 +129,7 @@ def test_access_control_lists_are_left_out_of_squashfs_and_told(test_cache: Path
         events = Remembered()
         target = directory / "N.squash"
         source = Source(root, None, work=directory)
-        load("outputs", "squashfs")().write(source, target, request(directory), toolbox, events, epoch=EPOCH)
+        load("outputs", "squashfs")().write(Writing(source, target, request(directory), toolbox, events, EPOCH))
         done = toolbox.run(["rdsquashfs", "--xattr", "a", toolbox.path(target)])
         return [event.text for event in events.sent if isinstance(event, Note)], done.output
 

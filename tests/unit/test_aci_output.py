@@ -13,7 +13,7 @@ from tests.unit.output_values import EPOCH, Remembered, request
 from dibble.errors import OutputError
 from dibble.events import Note
 from dibble.outputs.aci import Aci
-from dibble.outputs.base import Source
+from dibble.outputs.base import Source, Writing
 from dibble.sandbox.toolbox import HostToolbox
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 def written(root: Path, **variables: str) -> tuple[Path, list[str]]:
     target, events = root.parent / "N.aci", Remembered()
     asked = request(root.parent, environment=variables)
-    Aci().write(Source(root, None), target, asked, HostToolbox(), events, epoch=EPOCH)
+    Aci().write(Writing(Source(root, None), target, asked, HostToolbox(), events, EPOCH))
     return target, [event.text for event in events.sent if isinstance(event, Note)]
 
 

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "boot": {"disk", "sandbox"},
     "outputs": {"boot", "disk", "recipe", "sandbox", "store", "tree"},  # an ISO and a kernel beside it are started
     "evidence": {"sandbox", "store", "disk"},
-    "publish": {"evidence", "sandbox", "store"},
+    "publish": {"evidence", "read", "sandbox", "store"},
 }  # fmt: skip
 
 

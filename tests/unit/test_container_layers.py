@@ -15,7 +15,7 @@ from tests.container_archives import flattened, of_docker, of_oci, read
 from tests.unit.output_values import EPOCH, request
 
 from dibble.events import Events
-from dibble.outputs.base import BASE, Lower, Source
+from dibble.outputs.base import BASE, Lower, Source, Writing
 from dibble.outputs.container_layers import layers_of
 from dibble.outputs.tar_file import TarWriter, walk
 from dibble.registry import load
@@ -124,7 +124,7 @@ def whole(source: Source) -> bytes:
 def write(form: str, source: Source, work: Path, name: str = "N") -> Path:
     target = work / f"{name}.{form}"
     asked = dataclasses.replace(request(work), docker_target="example.org/web:1")
-    load("outputs", form)().write(source, target, asked, HostToolbox(), Events(), epoch=EPOCH)
+    load("outputs", form)().write(Writing(source, target, asked, HostToolbox(), Events(), EPOCH))
     return target
 
 

@@ -14,7 +14,7 @@ from tests.unit.output_values import EPOCH, Remembered, disk, request
 from dibble import registry
 from dibble.errors import OutputError, ToolFailed
 from dibble.events import Activity, ArtifactWritten
-from dibble.outputs.base import OutputInfo, Source
+from dibble.outputs.base import OutputInfo, Source, Writing
 from dibble.outputs.run import place_files, write_outputs
 from dibble.sandbox.toolbox import HostToolbox
 
@@ -107,8 +107,8 @@ class Failing:
     info: ClassVar[OutputInfo] = OutputInfo("failing", "tree", "fails")
     error: ClassVar[Exception]
 
-    def write(self, _: Source, target_file: Path, *__: object, **___: object) -> None:
-        target_file.write_text("half")
+    def write(self, writing: Writing) -> None:
+        writing.target_file.write_text("half")
         raise self.error
 
 
@@ -181,9 +181,9 @@ class Endless:
     info: ClassVar[OutputInfo] = OutputInfo("endless", "tree", "never ends")
     began: ClassVar[threading.Event]
 
-    def write(self, _: Source, target_file: Path, __: Request, ___: object, events: Events, **____: object) -> None:
-        target_file.write_text("half")
-        with events.activity("endless") as activity:
+    def write(self, writing: Writing) -> None:
+        writing.target_file.write_text("half")
+        with writing.events.activity("endless") as activity:
             self.began.set()
             while True:
                 activity.progress(1)

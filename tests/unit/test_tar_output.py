@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.output_values import EPOCH, request
 
 from dibble.events import Events
-from dibble.outputs.base import Source
+from dibble.outputs.base import Source, Writing
 from dibble.outputs.tar import Tar
 from dibble.outputs.tar_file import RECORD
 from dibble.sandbox.toolbox import HostToolbox
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.unit
 
 def archive(root: Path) -> Path:
     target = root.parent / "N.tar"
-    Tar().write(Source(root, None), target, request(root.parent), HostToolbox(), Events(), epoch=EPOCH)
+    Tar().write(Writing(Source(root, None), target, request(root.parent), HostToolbox(), Events(), EPOCH))
     return target
 
 

@@ -6,16 +6,12 @@ import hashlib
 from typing import TYPE_CHECKING, ClassVar
 
 from dibble.errors import OutputError
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.tar_file import TarWriter, walk
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dibble.events import Events
-    from dibble.outputs.base import Source
+    from dibble.outputs.base import Writing
     from dibble.recipe.model import Request
-    from dibble.sandbox.toolbox import Toolbox
 
 VARIABLE = "ACI_MANIFEST"
 
@@ -30,25 +26,17 @@ class Aci:
         depends_on=lambda request: (hashlib.sha256(_manifest(request) or b"").hexdigest(),),
     )
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        manifest = _manifest(request)
+    def write(self, writing: Writing) -> None:
+        manifest = _manifest(writing.request)
         if manifest is None:
-            events.note(f"{target_file.name} has no manifest, which programs want: {VARIABLE} is not set", "warning")
-        with target_file.open("wb") as file, events.activity(self.info.suffix) as activity:
-            writer = TarWriter(file.write, epoch, activity)
+            writing.events.note(
+                f"{writing.target_file.name} has no manifest, which programs want: {VARIABLE} is not set", "warning"
+            )
+        with writing.target_file.open("wb") as file, writing.events.activity(self.info.suffix) as activity:
+            writer = TarWriter(file.write, writing.epoch, activity)
             if manifest is not None:
                 writer.write_file(b"manifest", manifest)
-            writer.write_entries((b"rootfs" + name[1:], path, status) for name, path, status in walk(source.root))
+            writer.write_entries((b"rootfs" + name[1:], path, status) for name, path, status in walk(writing.root))
 
 
 def _manifest(request: Request) -> bytes | None:

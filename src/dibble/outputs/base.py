@@ -73,25 +73,51 @@ class OutputInfo:
     by_layer: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """One file of a format, to be written.
+
+    `target_file` does not exist yet, lies on the file system of the final name and is moved there by the caller. No
+    time after `epoch` (seconds since 1970) gets into the file. `image` names the disk, for formats that read disks.
+    """
+
+    source: Source
+    target_file: Path
+    request: Request
+    toolbox: Toolbox
+    events: Events
+    epoch: int
+    image: str = MAIN_IMAGE
+
+    @property
+    def root(self) -> Path:
+        """The finished tree."""
+        return self.source.root
+
+    @property
+    def disk(self) -> Disk:
+        """For formats that read it: it is always there for them."""
+        assert self.source.disk is not None
+        return self.source.disk
+
+    @property
+    def disk_file(self) -> Path:
+        """The raw file of the disk to write."""
+        return self.disk.images[self.image]
+
+    @property
+    def work(self) -> Path:
+        """A directory for files on their way, which the tools see."""
+        return self.source.work or self.target_file.parent
+
+
 class Output(Protocol):
     """A format. Made without arguments; keeps nothing from one `write` to the next."""
 
     info: ClassVar[OutputInfo]
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        """Write the whole output to `target_file`, which does not exist yet, lies on the file system of the final
-        name and is moved there by the caller. `image` names the disk to write, for formats that read disks. No time
-        after `epoch` (seconds since 1970) gets into the file. Raises OSError where the file system refuses, ToolFailed
+    def write(self, writing: Writing) -> None:
+        """Write the whole output to `writing.target_file`. Raises OSError where the file system refuses, ToolFailed
         where a program does.
         """
         ...

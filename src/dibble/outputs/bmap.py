@@ -15,20 +15,16 @@ import struct
 from typing import TYPE_CHECKING, ClassVar
 
 from dibble.disk.filesystems.ext_free import free_ranges
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.pieces import PIECE, is_zero
 from dibble.store.sparse import data_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
     from typing import TypeAlias
 
     from dibble.disk.model import Layout
-    from dibble.events import Events
-    from dibble.outputs.base import Source
-    from dibble.recipe.model import Request
-    from dibble.sandbox.toolbox import Toolbox
+    from dibble.outputs.base import Writing
 
     Range: TypeAlias = tuple[int, int]
     """Begin and end, in bytes."""
@@ -50,25 +46,14 @@ class Bmap:
         suffix="bmap", reads="disk", summary="which blocks of the raw disk to write, for bmaptool"
     )
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        assert source.disk is not None
-        raw = source.disk.images[image].resolve()
+    def write(self, writing: Writing) -> None:
+        raw = writing.disk_file.resolve()
         descriptor = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(descriptor).st_size
-            with events.activity("bmap") as activity:
+            with writing.events.activity("bmap") as activity:
                 content = _content(descriptor, size)
-                free = _free(source.disk.layout, image, descriptor, size)
+                free = _free(writing.disk.layout, writing.image, descriptor, size)
                 ranges = list(_ranges(size, content, free))
                 lines = []
                 for begin, end in ranges:
@@ -80,7 +65,9 @@ class Bmap:
             os.close(descriptor)
         mapped = sum(-(-end // _BLOCK) - begin // _BLOCK for begin, end in ranges)
         text = _document(size, mapped, "".join(lines), _SUM)
-        target_file.write_text(_document(size, mapped, "".join(lines), hashlib.sha256(text.encode()).hexdigest()))
+        writing.target_file.write_text(
+            _document(size, mapped, "".join(lines), hashlib.sha256(text.encode()).hexdigest())
+        )
 
 
 def _content(descriptor: int, size: int) -> set[int]:

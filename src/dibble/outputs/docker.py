@@ -11,19 +11,16 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.container_image import configuration, json_bytes, member, reference
 from dibble.outputs.container_layers import layers_of
 from dibble.outputs.tar_file import TarWriter
 from dibble.tree.ustar import BLOCK
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dibble.events import Events
-    from dibble.outputs.base import Source
+    from dibble.outputs.base import Writing
     from dibble.recipe.model import Request
-    from dibble.sandbox.toolbox import Toolbox
 
 
 class Docker:
@@ -37,22 +34,12 @@ class Docker:
         by_layer=True,
     )
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        descriptor = os.open(target_file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    def write(self, writing: Writing) -> None:
+        descriptor = os.open(writing.target_file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             layers: list[tuple[str, str]] = []
-            with events.activity("docker") as activity:
-                for layer in layers_of(source, epoch):
+            with writing.events.activity("docker") as activity:
+                for layer in layers_of(writing.source, writing.epoch):
                     start = os.lseek(descriptor, 0, os.SEEK_CUR)
                     os.lseek(descriptor, BLOCK, os.SEEK_CUR)  # the header comes when the size is known
                     found = hashlib.sha256()
@@ -61,21 +48,21 @@ class Docker:
                         found.update(data)
                         _write(descriptor, data)
 
-                    TarWriter(put, epoch, activity).write_entries(layer.entries)
+                    TarWriter(put, writing.epoch, activity).write_entries(layer.entries)
                     digest = found.hexdigest()
                     size = os.lseek(descriptor, 0, os.SEEK_CUR) - start - BLOCK
-                    os.pwrite(descriptor, member(f"{digest}.tar", size, epoch), start)
+                    os.pwrite(descriptor, member(f"{digest}.tar", size, writing.epoch), start)
                     if any(digest == other for _, other in layers):  # it is in the archive already
                         os.lseek(descriptor, start, os.SEEK_SET)
                         os.ftruncate(descriptor, start)
                     layers.append((layer.name, digest))
-            config = json_bytes(configuration(source.root, request.arch, layers, epoch))
+            config = json_bytes(configuration(writing.root, writing.request.arch, layers, writing.epoch))
             name = f"{hashlib.sha256(config).hexdigest()}.json"
             files = [f"{digest}.tar" for _, digest in layers]
-            manifest = [{"Config": name, "RepoTags": [reference(request)], "Layers": files}]
+            manifest = [{"Config": name, "RepoTags": [reference(writing.request)], "Layers": files}]
             rest = bytearray()
             for file, data in ((name, config), ("manifest.json", json_bytes(manifest))):
-                rest += member(file, len(data), epoch) + data + bytes(-len(data) % BLOCK)
+                rest += member(file, len(data), writing.epoch) + data + bytes(-len(data) % BLOCK)
             _write(descriptor, bytes(rest) + bytes(2 * BLOCK))
         finally:
             os.close(descriptor)

@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dibble.boot.kernels import kernels
 from dibble.errors import OutputError
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.place import move
 from dibble.outputs.readonly import squashfs_of
 
 if TYPE_CHECKING:
     from dibble.boot.cd import CdLoader
     from dibble.boot.kernels import Kernel
-    from dibble.events import Events
-    from dibble.outputs.base import Source
+    from dibble.outputs.base import Writing
     from dibble.recipe.model import Request
     from dibble.sandbox.toolbox import Toolbox
 
@@ -51,22 +50,12 @@ class Iso:
         tools=("iso",),
     )
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
+    def write(self, writing: Writing) -> None:
         from dibble.boot.cd import cd_loader
 
-        kernel, initrd = _kernel(source.root)
-        folder = source.work or target_file.parent
-        with events.activity("iso"), tempfile.TemporaryDirectory(dir=folder) as name:
+        root, toolbox, events, epoch = writing.root, writing.toolbox, writing.events, writing.epoch
+        kernel, initrd = _kernel(root)
+        with events.activity("iso"), tempfile.TemporaryDirectory(dir=writing.work) as name:
             work, top = Path(name), Path(name) / "iso"
             live = top / "live"
             live.mkdir(parents=True)
@@ -75,18 +64,23 @@ class Iso:
             mounts = work / "fstab"  # the image's own names file systems of a disk
             mounts.write_text("# The initial ramdisk mounts the root of a live system.\n")
             squashfs = live / "filesystem.squashfs"
-            squashfs_of(source.root, squashfs, toolbox, events, epoch=epoch, replaced={b"etc/fstab": mounts})
+            squashfs_of(root, squashfs, toolbox, events, epoch=epoch, replaced={b"etc/fstab": mounts})
             mark = f"/.disk/id/{_digest(live)}"
             _put(top / mark[1:], "")
-            _put(top / "boot/grub/grub.cfg", _configuration(request))
-            loader = cd_loader(source.root, request.arch, toolbox, events, work=work, mark=mark, epoch=epoch)
+            _put(top / "boot/grub/grub.cfg", _configuration(writing.request))
+            loader = cd_loader(root, writing.request.arch, toolbox, events, work=work, mark=mark, epoch=epoch)
             if loader.bios:
                 loader.bios.rename(top / "boot/grub/eltorito.img")
             made = work / "made"
-            argv = [*_arguments(loader, toolbox, _label(request), epoch), "-o", toolbox.path(made), toolbox.path(top)]
+            argv = [
+                *_arguments(loader, toolbox, _label(writing.request), epoch),
+                "-o",
+                toolbox.path(made),
+                toolbox.path(top),
+            ]
             _same_attributes(top, epoch)
             toolbox.run(argv, env={"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC"})
-            move(made, target_file)
+            move(made, writing.target_file)
 
 
 def _kernel(root: Path) -> tuple[Kernel, Path]:

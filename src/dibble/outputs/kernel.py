@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dibble.boot.kernels import kernels
 from dibble.errors import OutputError
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.store.sparse import copy_sparse
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dibble.boot.kernels import Kernel
-    from dibble.events import Events
-    from dibble.outputs.base import Source
-    from dibble.recipe.model import Request
-    from dibble.sandbox.toolbox import Toolbox
+    from dibble.outputs.base import Writing
 
 
 class Vmlinuz:
@@ -25,18 +22,8 @@ class Vmlinuz:
 
     info: ClassVar[OutputInfo] = OutputInfo(suffix="vmlinuz", reads="tree", summary="the newest kernel of the tree")
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        copy_sparse(self._file(_newest(source.root)), target_file)
+    def write(self, writing: Writing) -> None:
+        copy_sparse(self._file(_newest(writing.root)), writing.target_file)
 
     def _file(self, kernel: Kernel) -> Path:
         return kernel.image

@@ -9,20 +9,16 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.container_image import configuration, json_bytes, member, platform_of, reference
 from dibble.outputs.container_layers import layers_of
 from dibble.outputs.tar_file import TarWriter
 from dibble.tree.ustar import BLOCK
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import BinaryIO
 
-    from dibble.events import Events
-    from dibble.outputs.base import Source
-    from dibble.recipe.model import Request
-    from dibble.sandbox.toolbox import Toolbox
+    from dibble.outputs.base import Writing
 
 _TYPE = "application/vnd.oci.image."
 
@@ -38,24 +34,14 @@ class Oci:
         by_layer=True,
     )
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
+    def write(self, writing: Writing) -> None:
         from dibble.outputs.compressed import Gzip
 
-        with target_file.open("wb") as file, events.activity("oci") as activity:
-            blobs = _Blobs(file, epoch)
+        with writing.target_file.open("wb") as file, writing.events.activity("oci") as activity:
+            blobs = _Blobs(file, writing.epoch)
             blobs.add_file("oci-layout", json_bytes({"imageLayoutVersion": "1.0.0"}))
             told, layers = [], []
-            for layer in layers_of(source, epoch):
+            for layer in layers_of(writing.source, writing.epoch):
                 plain = hashlib.sha256()
                 blobs.begin()
                 with Gzip(blobs.put) as stream:
@@ -64,16 +50,16 @@ class Oci:
                         plain.update(data)
                         stream.write(data)
 
-                    TarWriter(put, epoch, activity).write_entries(layer.entries)
+                    TarWriter(put, writing.epoch, activity).write_entries(layer.entries)
                     stream.finish()
                 layers.append(blobs.end("layer.v1.tar+gzip"))
                 told.append((layer.name, plain.hexdigest()))
-            config = blobs.add("config.v1+json", configuration(source.root, request.arch, told, epoch))
+            config = blobs.add("config.v1+json", configuration(writing.root, writing.request.arch, told, writing.epoch))
             manifest = blobs.add("manifest.v1+json", {
                 "schemaVersion": 2, "mediaType": f"{_TYPE}manifest.v1+json", "config": config, "layers": layers,
             })  # fmt: skip
-            manifest["platform"] = platform_of(request.arch)
-            manifest["annotations"] = {"org.opencontainers.image.ref.name": reference(request)}
+            manifest["platform"] = platform_of(writing.request.arch)
+            manifest["annotations"] = {"org.opencontainers.image.ref.name": reference(writing.request)}
             index = {"schemaVersion": 2, "mediaType": f"{_TYPE}index.v1+json", "manifests": [manifest]}
             blobs.add_file("index.json", json_bytes(index))
             file.write(bytes(2 * BLOCK))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dibble.disk.tables.gpt_types import type_guid
 from dibble.errors import OutputError
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.ovf import DiskFile, descriptor
 from dibble.outputs.vmdk_file import append_vmdk
 from dibble.recipe.model import Machine
@@ -23,10 +23,8 @@ from dibble.store.sparse import write_at
 
 if TYPE_CHECKING:
     from dibble.disk.model import Graph
-    from dibble.events import Events
-    from dibble.outputs.base import Source
+    from dibble.outputs.base import Writing
     from dibble.recipe.model import Request
-    from dibble.sandbox.toolbox import Toolbox
 
 _BLOCK = tarfile.BLOCKSIZE
 _DESCRIPTOR, _EACH_DISK = 16 << 10, 2 << 10  # bytes kept for the descriptor, more than it ever takes
@@ -45,42 +43,31 @@ class Ova:
         depends_on=lambda request: (_name(request), repr(_machine(request))),
     )
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        assert source.disk is not None
-        name = _name(request)
-        images = {image: source.disk.images[image], **source.disk.images}
+    def write(self, writing: Writing) -> None:
+        name = _name(writing.request)
+        images = {writing.image: writing.disk_file, **writing.disk.images}
         room = _DESCRIPTOR + _EACH_DISK * len(images)
         files = [f"{name}.ovf", *(f"{name}-disk{number + 1}.vmdk" for number in range(len(images)))]
         manifest_size = len(_manifest(dict.fromkeys(files, "0" * 64)))
         end = _BLOCK + room + _BLOCK + _whole(manifest_size)
-        sink = os.open(target_file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        sink = os.open(writing.target_file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             disks, digests = [], {}
-            with events.activity("ova") as activity:
+            with writing.events.activity("ova") as activity:
                 for file, raw in zip(files[1:], images.values(), strict=True):
                     size, populated = append_vmdk(raw, sink, end + _BLOCK, activity)
-                    write_at(sink, _header(file, size, epoch), end)
+                    write_at(sink, _header(file, size, writing.epoch), end)
                     digests[file] = _digest(sink, end + _BLOCK, size)
                     disks.append(DiskFile(file, size, _capacity(raw), populated))
                     end += _BLOCK + _whole(size)
-            firmware = _firmware(source.disk.layout.graph, request.arch)
-            text = descriptor(name, disks, _machine(request), request.arch, firmware).ljust(room, b"\n")
+            firmware = _firmware(writing.disk.layout.graph, writing.request.arch)
+            text = descriptor(name, disks, _machine(writing.request), writing.request.arch, firmware).ljust(room, b"\n")
             if len(text) > room:
                 raise OutputError(f"the descriptor of {name}.ova is too long", hint="give a shorter name with -o")
             digests = {files[0]: hashlib.sha256(text).hexdigest(), **digests}
-            write_at(sink, _header(files[0], room, epoch) + text, 0)
+            write_at(sink, _header(files[0], room, writing.epoch) + text, 0)
             manifest = _manifest(digests)
-            write_at(sink, _header(f"{name}.mf", len(manifest), epoch) + manifest, _BLOCK + room)
+            write_at(sink, _header(f"{name}.mf", len(manifest), writing.epoch) + manifest, _BLOCK + room)
             os.ftruncate(sink, end + 2 * _BLOCK)  # two blocks of zeros end an archive
         finally:
             os.close(sink)

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.qcow2_file import write_qcow2
 from dibble.outputs.qemu_img import convert, options_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dibble.events import Events
-    from dibble.outputs.base import Source
+    from dibble.outputs.base import Writing
     from dibble.recipe.model import Request
-    from dibble.sandbox.toolbox import Toolbox
 
 _MAX_COROUTINES = 16  # qemu-img(1), convert -m
 
@@ -30,24 +26,20 @@ class Qcow2:
         depends_on=lambda request: (request.qemu_img_options, str(request.compress)),
     )
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        assert source.disk is not None
-        disk = source.disk.images[image]
-        with events.activity("qcow2") as activity:
-            if is_ours(request):
-                write_qcow2(disk, target_file, activity, ahead=source.ahead.get(image))
+    def write(self, writing: Writing) -> None:
+        disk = writing.disk_file
+        with writing.events.activity("qcow2") as activity:
+            if is_ours(writing.request):
+                write_qcow2(disk, writing.target_file, activity, ahead=writing.source.ahead.get(writing.image))
             else:
-                convert(disk, target_file, "qcow2", request, toolbox, arguments=convert_arguments(request))
+                convert(
+                    disk,
+                    writing.target_file,
+                    "qcow2",
+                    writing.request,
+                    writing.toolbox,
+                    arguments=convert_arguments(writing.request),
+                )
 
 
 def is_ours(request: Request) -> bool:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from dibble.disk.filesystems.readonly import write_erofs, write_squashfs
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.place import move
 from dibble.tree.inodes import EMPTIED
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dibble.events import Events
-    from dibble.outputs.base import Source
+    from dibble.outputs.base import Writing
     from dibble.recipe.model import Request
     from dibble.sandbox.toolbox import Toolbox
 
@@ -38,21 +38,11 @@ class Squashfs:
 
     info: ClassVar[OutputInfo] = OutputInfo(suffix="squash", reads="tree", summary="the tree as squashfs (zstd)")
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        with events.activity("squashfs"), tempfile.TemporaryDirectory(dir=source.work or target_file.parent) as work:
+    def write(self, writing: Writing) -> None:
+        with writing.events.activity("squashfs"), tempfile.TemporaryDirectory(dir=writing.work) as work:
             made = Path(work) / "tree"
-            squashfs_of(source.root, made, toolbox, events, epoch=epoch)
-            move(made, target_file)
+            squashfs_of(writing.root, made, writing.toolbox, writing.events, epoch=writing.epoch)
+            move(made, writing.target_file)
 
 
 def squashfs_of(
@@ -88,25 +78,15 @@ class Erofs:
     # Unlike the default of one block of 4 KiB, pieces of 64 KiB gain from their compression.
     _OPTIONS = ("-zzstd,level=9", "-C65536")
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        with events.activity("erofs"), tempfile.TemporaryDirectory(dir=source.work or target_file.parent) as work:
+    def write(self, writing: Writing) -> None:
+        with writing.events.activity("erofs"), tempfile.TemporaryDirectory(dir=writing.work) as work:
             made = Path(work) / "tree"
-            own = str(uuid.uuid5(_SEED, _name(request)))
+            own = str(uuid.uuid5(_SEED, _name(writing.request)))
             write_erofs(
-                source.root, made, toolbox,
-                label="", uuid=own, epoch=epoch, options=self._OPTIONS, emptied=EMPTIED,
+                writing.root, made, writing.toolbox,
+                label="", uuid=own, epoch=writing.epoch, options=self._OPTIONS, emptied=EMPTIED,
             )  # fmt: skip
-            move(made, target_file)
+            move(made, writing.target_file)
 
 
 def _name(request: Request) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from dibble.errors import OutputError, ToolFailed
 from dibble.events import Activity, ArtifactWritten, Events
-from dibble.outputs.base import MAIN_IMAGE
+from dibble.outputs.base import MAIN_IMAGE, Writing
 from dibble.outputs.place import placing
 from dibble.registry import load
 from dibble.store.sparse import copy_sparse
@@ -161,7 +161,7 @@ class _Run:
         began = time.monotonic()
         with placing(file, self.request, self.events, suffix=output.info.suffix) as fresh:
             try:
-                output.write(source, fresh, self.request, self.toolbox, self.events, epoch=self.epoch, image=image)
+                output.write(Writing(source, fresh, self.request, self.toolbox, self.events, self.epoch, image))
             except ToolFailed as error:
                 if "No space left on device" not in error.output:
                     raise

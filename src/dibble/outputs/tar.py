@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.tar_file import TarWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dibble.events import Events, RunningActivity
-    from dibble.outputs.base import Source
+    from dibble.events import RunningActivity
+    from dibble.outputs.base import Writing
     from dibble.outputs.compressed import Put, Stream
-    from dibble.recipe.model import Request
-    from dibble.sandbox.toolbox import Toolbox
 
 
 class Tar:
@@ -22,19 +20,9 @@ class Tar:
 
     info: ClassVar[OutputInfo] = OutputInfo(suffix="tar", reads="tree", summary="the tree as a pax archive")
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        with target_file.open("wb") as file, events.activity(self.info.suffix) as activity:
-            self._write(source.root, file.write, epoch, activity)
+    def write(self, writing: Writing) -> None:
+        with writing.target_file.open("wb") as file, writing.events.activity(self.info.suffix) as activity:
+            self._write(writing.root, file.write, writing.epoch, activity)
 
     def _write(self, root: Path, put: Put, epoch: int, activity: RunningActivity) -> None:
         TarWriter(put, epoch, activity).write_tree(root)

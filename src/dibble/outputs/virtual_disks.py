@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from dibble.outputs.base import MAIN_IMAGE, OutputInfo
+from dibble.outputs.base import OutputInfo
 from dibble.outputs.qemu_img import convert, options_of
 from dibble.outputs.vdi_file import write_vdi
 from dibble.outputs.vhd_file import write_dynamic, write_fixed
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from dibble.events import Events, RunningActivity
-    from dibble.outputs.base import Source
-    from dibble.recipe.model import Request
-    from dibble.sandbox.toolbox import Toolbox
+    from dibble.events import RunningActivity
+    from dibble.outputs.base import Writing
 
 
 def _info(suffix: str, summary: str) -> OutputInfo:
@@ -47,25 +45,14 @@ class _DiskFormat(ABC):
     info: ClassVar[OutputInfo]
     _name: ClassVar[str]
 
-    def write(
-        self,
-        source: Source,
-        target_file: Path,
-        request: Request,
-        toolbox: Toolbox,
-        events: Events,
-        *,
-        epoch: int,
-        image: str = MAIN_IMAGE,
-    ) -> None:
-        assert source.disk is not None
-        options = options_of(request)
-        raw = source.disk.images[image]
-        with events.activity(self.info.suffix) as activity:
+    def write(self, writing: Writing) -> None:
+        options = options_of(writing.request)
+        raw = writing.disk_file
+        with writing.events.activity(self.info.suffix) as activity:
             if self._knows(options):
-                self._write(_Work(raw, target_file, source.disk.layout.seed, options, epoch, activity))
+                self._write(_Work(raw, writing.target_file, writing.disk.layout.seed, options, writing.epoch, activity))
             else:
-                convert(raw, target_file, self._name, request, toolbox)
+                convert(raw, writing.target_file, self._name, writing.request, writing.toolbox)
 
     def _knows(self, options: dict[str, str]) -> bool:
         return not options

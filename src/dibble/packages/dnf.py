@@ -16,7 +16,7 @@ from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Package, Transaction
 from dibble.packages.bootstrap_words import Words
 from dibble.packages.rpm import GROUP, RpmManager, RpmTransaction, known
-from dibble.packages.rpm_database import close_sqlite, database_of, same_initramfs
+from dibble.packages.rpm_database import close_sqlite, database_of, same_initramfs, uses_zypper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class Dnf(RpmManager):
     @staticmethod
     def owns(root: Path) -> bool:
         """Whether a root's packages are for it to manage."""
-        return database_of(root) is not None
+        return database_of(root) is not None and not uses_zypper(root)
 
     @staticmethod
     def bootstrap_request(words: Sequence[str]) -> BootstrapRequest:

@@ -31,6 +31,11 @@ def database_of(root: Path) -> str | None:
     return next((f"/{place}" for place in PLACES for file in _FILES if (root / place / file).is_file()), None)
 
 
+def uses_zypper(root: Path) -> bool:
+    """Whether a root with RPM packages is zypper's to manage: it has its settings (SUSE's systems), or itself."""
+    return (root / "etc/zypp").is_dir() or (root / "usr/bin/zypper").exists()
+
+
 class RpmDatabase:
     """The database of one root, which may not be there yet: then it will be of the kind `backend`."""
 

@@ -20,7 +20,7 @@ from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Package, Transaction
 from dibble.packages.bootstrap_words import Words
 from dibble.packages.rpm import GROUP, RpmManager, RpmTransaction, known
-from dibble.packages.rpm_database import RpmDatabase, database_of, same_initramfs
+from dibble.packages.rpm_database import RpmDatabase, database_of, same_initramfs, uses_zypper
 from dibble.packages.rpm_metadata import Key, locations
 from dibble.packages.zypper_answers import DONE, SCRIPTLET_FAILED, Answer, Reader, Repository, refusal, unreadable
 from dibble.packages.zypper_metadata import Metadata, packages, raw
@@ -85,7 +85,7 @@ class Zypper(RpmManager):
     @staticmethod
     def owns(root: Path) -> bool:
         """Whether a root's packages are for it to manage."""
-        return database_of(root) is not None and ((root / "etc/zypp").is_dir() or (root / "usr/bin/zypper").exists())
+        return database_of(root) is not None and uses_zypper(root)
 
     @staticmethod
     def bootstrap_request(words: Sequence[str]) -> BootstrapRequest:

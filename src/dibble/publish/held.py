@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 from dibble.publish.base import PublishError
+from dibble.read.superblocks import EXT, content_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,16 +14,19 @@ if TYPE_CHECKING:
 EDGE = 4 << 20
 """Bytes at the beginning and at the end of a disk in which every table, volume and file system has its mark."""
 _KIB = 1024
+_IN_WORDS = {
+    "LUKS": "an encrypted container (LUKS)",
+    "LVM": "a physical volume of LVM",
+    "RAID": "a member of a RAID array",
+    "swap": "swap space",
+    EXT: "a file system (ext2, ext3 or ext4)",
+}
+"""What is not a file system of the name that `read/superblocks.py` gives."""
 
-# Offset and bytes → what has them there (blkid's table, libblkid/src/superblocks and partitions, names the same).
+# What only a whole disk has (blkid's table, libblkid/src/superblocks and partitions, names the same).
 _MARKS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"LUKS\xba\xbe", "an encrypted container (LUKS)"),
     *((sector * 512, b"LABELONE", "a physical volume of LVM") for sector in range(4)),
-    *((offset, b"\xfc\x4e\x2b\xa9", "a member of a RAID array") for offset in (0, 4 * _KIB)),
-    (4086, b"SWAPSPACE2", "swap space"),
-    (0, b"XFSB", "a file system (xfs)"),
-    (64 * _KIB + 64, b"_BHRfS_M", "a file system (btrfs)"),
-    (_KIB + 56, b"\x53\xef", "a file system (ext2, ext3 or ext4)"),
+    (0, b"\xfc\x4e\x2b\xa9", "a member of a RAID array"),
     (32 * _KIB + 1, b"CD001", "a file system (ISO 9660)"),
     *((offset, b"EFI PART", "partitions (GPT)") for offset in (512, 4 * _KIB)),
     (510, b"\x55\xaa", "partitions or a boot sector"),
@@ -36,6 +41,9 @@ def held(read: Callable[[int, int], bytes], size: int) -> str:
     """
     first = read(0, min(EDGE, size))
     last = read(max(0, size - EDGE), min(EDGE, size))
+    kind = content_at(io.BytesIO(first), 0).kind
+    if kind:
+        return _IN_WORDS.get(kind, f"a file system ({kind})")
     for offset, mark, what in _MARKS:
         if first[offset : offset + len(mark)] == mark:
             return what

@@ -293,10 +293,9 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
 
     from dibble.packages.apt import Apt
     from dibble.packages.apt_decide import AptSettings
-    from dibble.packages.dnf import Dnf
     from dibble.packages.kernel_modules import SCRATCH_BYTES
     from dibble.packages.rpm import RpmManager, RpmSettings
-    from dibble.packages.zypper import Zypper
+    from dibble.registry import load, names
     from dibble.run.executor import Executor
     from dibble.sandbox.binfmt import is_foreign
     from dibble.sandbox.tools import host_arch
@@ -337,13 +336,14 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
         )
         return kind(rpm_settings, workspace.toolbox, plan.events)
 
+    kinds: list[type] = [load("package_managers", name) for name in names("package_managers")]
     return Executor(
         request=plan.request,
         element_set=plan.elements,
         workspace=workspace,
         layers=layers or LayerStore(plan.store),
         apt=Apt(settings, workspace.toolbox, plan.events),
-        others={kind.name: rpm(kind) for kind in (Zypper, Dnf)},
+        others={kind.name: rpm(kind) for kind in kinds if issubclass(kind, RpmManager)},
         events=plan.events,
         environment=plan.environment,
         late=plan.late,
