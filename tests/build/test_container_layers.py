@@ -167,14 +167,15 @@ def docker() -> Iterator[tuple[str, ...]]:
     if os.getuid() != 0:
         pytest.skip("Docker's daemon runs as root")
     # a short path: its sockets have names of at most 104 bytes
-    directory = tempfile.TemporaryDirectory(prefix="docker-", dir="/tmp", ignore_cleanup_errors=True)
+    directory = tempfile.TemporaryDirectory(prefix="docker-", dir="/tmp")
     place = Path(directory.name)
     socket = f"unix://{place}/socket"
     own = [f"--{name}={place}/{name}" for name in ("data-root", "exec-root", "pidfile")]
     apart = ["--storage-driver=vfs", "--bridge=none", "--iptables=false", f"--host={socket}"]
     said = place / "said"
     with said.open("wb") as log:
-        daemon = subprocess.Popen(["dockerd", *own, *apart], stdout=log, stderr=log)
+        # in mounts of its own, which end with it
+        daemon = subprocess.Popen(["unshare", "--mount", "dockerd", *own, *apart], stdout=log, stderr=log)
     words = ("docker", "--host", socket)
     try:
         for _ in range(120):
