@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import uuid
@@ -14,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.boot.tiny_disks import RESTART, WRITE, disk
+from tests.inside import with_tools
 
+from dibble.evidence import kvm_probe, qemu
 from dibble.sandbox.tools import host_arch
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.people import Person
+
+    from dibble.sandbox.toolbox import Toolbox
 
 pytestmark = [
     pytest.mark.boot,
@@ -58,6 +63,24 @@ def test_a_disk_that_says_login_is_up(person: Person, place: Path) -> None:
     assert result["last_lines"][-1] == "hello login:"
     assert 0 < result["seconds"]["output"] <= result["seconds"]["prompt"] <= result["seconds"]["end"]
     assert (place / "log").read_bytes().rstrip().endswith(HELLO.rstrip().encode())
+
+
+@pytest.mark.parametrize("cpu", ["max", "qemu64", "qemu32"])
+def test_the_kernel_that_tries_kvm_runs_to_its_end_with_and_without_64_bits(ourselves: Person, cpu: str) -> None:
+    def work(toolbox: Toolbox, directory: Path) -> bytes:
+        kernel = directory / "kernel"
+        kernel.write_bytes(kvm_probe.KERNEL)
+        ours, theirs = socket.socketpair()
+        ours.settimeout(60)
+        with ours, theirs:
+            path = toolbox.path(kernel)
+            words = qemu.probe_command_line("amd64", qemu.Accelerator("tcg"), output=theirs.fileno(), kernel=path)
+            argv = [cpu if word == "host" else word for word in words]
+            with toolbox.spawn(argv, pass_fds=[theirs.fileno()]):
+                theirs.close()
+                return ours.recv(16)
+
+    assert with_tools(ourselves.cache, work, "qemu-system") == kvm_probe.SAID
 
 
 def test_a_qcow2_on_top_of_another_file_boots(ourselves: Person) -> None:

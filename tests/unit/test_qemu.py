@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import struct
+import threading
 import uuid
 from typing import TYPE_CHECKING
 
@@ -25,6 +28,7 @@ from dibble.evidence.qemu import (
     Accelerator,
     Flash,
     Guest,
+    _end_when_stopped,
     can_accelerate,
     command_line,
     flash_for,
@@ -160,10 +164,10 @@ def test_every_guest_has_a_group_of_tools_on_every_machine() -> None:
             assert firmware in packages
 
 
-def test_the_probe_has_firmware_that_speaks_and_no_disk() -> None:
-    found = " ".join(probe_command_line("amd64", Accelerator("kvm"), output=5))
+def test_the_probe_has_a_kernel_or_firmware_that_speaks_and_no_disk() -> None:
+    found = " ".join(probe_command_line("amd64", Accelerator("kvm"), output=5, kernel="/kernel"))
     assert "-accel kvm " in found
-    assert "isa-debugcon,iobase=0x402,chardev=output" in found
+    assert "isa-debugcon,iobase=0xe9,chardev=output -kernel /kernel" in found
     assert "drive" not in found
     arm = " ".join(probe_command_line("arm64", Accelerator("kvm"), output=5, code="/code"))
     assert "readonly=on,file=/code -serial chardev:output" in arm
@@ -319,3 +323,14 @@ def test_an_iso_is_a_cd_which_is_only_read() -> None:
     assert "ide-cd,bus=bus.0,drive=disk,bootindex=0" in words
     assert image_head.is_cd(bytes(0x8001) + b"CD001")
     assert not image_head.is_cd(b"CD001")
+
+
+def test_a_guest_that_qemu_has_stopped_is_ended() -> None:
+    control, theirs = socket.socketpair()
+    theirs.settimeout(60)
+    with control, theirs, theirs.makefile("rw") as qemu_side:
+        threading.Thread(target=_end_when_stopped, args=(control,), daemon=True).start()
+        assert json.loads(qemu_side.readline()) == {"execute": "qmp_capabilities"}
+        for said in ('{"QMP": {}}', '{"return": {}}', '{"event": "RESUME"}', '{"event": "STOP"}'):
+            print(said, file=qemu_side, flush=True)
+        assert json.loads(qemu_side.readline()) == {"execute": "quit"}

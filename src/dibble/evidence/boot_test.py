@@ -402,8 +402,12 @@ class _Boot:
     def ended(self) -> BootError:
         """The serial line was closed: QEMU has ended, by itself or with the guest."""
         status = self._running.process.wait(10.0)
+        said = self._running.said
+        if qemu.STOPPED_BY_KVM in said:
+            return BootError(
+                f"KVM cannot run this guest's code ({said.splitlines()[0]})", hint="boot it with --accel tcg"
+            )
         if status:
-            said = self._running.said
             hint = "with --accel tcg it needs nothing of this machine; --memory asks for less of it"
             if "lock" in said:
                 hint = "another program has the image open and may write to it: end that one"

@@ -7,15 +7,19 @@ anywhere, and both end with the guest.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import shutil
 import socket
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dibble.errors import BootError
+from dibble.evidence import kvm_probe
 from dibble.evidence.hardware import PLAIN, Hardware, disk_arguments, network_arguments, settings_arguments
 
 if TYPE_CHECKING:
@@ -29,6 +33,9 @@ ARCHITECTURES: tuple[Arch, ...] = ("amd64", "i386", "arm64", "ppc64el")
 
 PROBE_S = 3.0
 """Seconds within which a guest under KVM must have said something; it takes some 50 ms."""
+_LOOK_S = 0.05
+STOPPED_BY_KVM = "KVM internal error"
+"""What QEMU says when it stops a guest because KVM could not go on."""
 
 _ACCELERATED = {"amd64": ("amd64", "i386"), "arm64": ("arm64",)}
 """Architecture of the machine → guests that KVM can run there."""
@@ -252,8 +259,10 @@ def tools_group(guest_arch: str, host_arch: str) -> str:
     return f"qemu-system-{'amd64' if guest_arch == 'i386' else guest_arch}"
 
 
-def probe_command_line(arch: Arch, accelerator: Accelerator, *, output: int, code: str = "") -> tuple[str, ...]:
-    """The smallest guest that says something: its firmware, without a disk. `code` is arm64's UEFI firmware."""
+def probe_command_line(
+    arch: Arch, accelerator: Accelerator, *, output: int, code: str = "", kernel: str = ""
+) -> tuple[str, ...]:
+    """The smallest guest that says something: `kernel` (kvm_probe.py), on arm64 its UEFI firmware `code`; no disk."""
     common = ("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *accelerator.arguments)
     machine: tuple[str, ...]
     channel = ("-cpu", "host", "-chardev", f"socket,id=output,fd={output}")
@@ -261,8 +270,8 @@ def probe_command_line(arch: Arch, accelerator: Accelerator, *, output: int, cod
         flash = f"if=pflash,unit=0,format=raw,readonly=on,file={escaped(code)}"
         machine = ("-machine", "virt,gic-version=max", "-m", "256", "-drive", flash, "-serial", "chardev:output")
     else:
-        # SeaBIOS says each step to the port 0x402 (its file src/fw/paravirt.h), the first before it touches a device.
-        machine = ("-machine", "pc", "-m", "32", "-device", "isa-debugcon,iobase=0x402,chardev=output")
+        port = f"isa-debugcon,iobase={kvm_probe.PORT:#x},chardev=output"
+        machine = ("-machine", "pc", "-m", "32", "-device", port, "-kernel", kernel)
     return (_PROGRAMS[arch], *common, *channel, *machine)
 
 
@@ -275,19 +284,27 @@ def probe_kvm(arch: Arch, kvm: int | None, toolbox: Toolbox, scratch: Path) -> A
     device = "" if kvm is None else "/dev/fdset/1"
     accelerator = Accelerator("kvm", device=device)
     code = flash_for(arch, toolbox, scratch).code if arch == "arm64" else ""
+    kernel = scratch / "kvm-probe"
+    kernel.write_bytes(kvm_probe.KERNEL)
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            argv = [*probe_command_line(arch, accelerator, output=theirs.fileno(), code=code), *kvm_arguments(kvm)]
+            output, path = theirs.fileno(), toolbox.path(kernel)
+            words = probe_command_line(arch, accelerator, output=output, code=code, kernel=path)
+            argv = [*words, *kvm_arguments(kvm)]
             process, said = _spawn(argv, toolbox, scratch, [theirs.fileno(), *([] if kvm is None else [kvm])])
         with process:
-            ready, _, _ = select.select([ours], [], [], PROBE_S)
+            deadline = time.monotonic() + PROBE_S
+            while not (ready := select.select([ours], [], [], _LOOK_S)[0]) and time.monotonic() < deadline:
+                if STOPPED_BY_KVM in said.read_text("utf-8", "replace"):
+                    break
             if ready and ours.recv(1):
                 return accelerator
-            if not ready:
-                return Accelerator("tcg", f"a guest started with KVM says nothing for {PROBE_S:.0f} s")
-            process.wait(1.0)
+            if ready:
+                process.wait(1.0)
     lines = said.read_text("utf-8", "replace").strip().splitlines()
+    if not lines and not ready:
+        return Accelerator("tcg", f"a guest started with KVM says nothing for {PROBE_S:.0f} s")
     return Accelerator("tcg", f"KVM does not run guests here: {lines[0] if lines else 'QEMU ended'}")
 
 
@@ -312,9 +329,8 @@ class RunningGuest:
 
     def press_power_button(self) -> None:
         """Ask the guest to shut down, as the button of a real machine does (ACPI)."""
-        orders = b'{"execute":"qmp_capabilities"}\n{"execute":"system_powerdown"}\n'
         with contextlib.suppress(OSError):  # it has just ended
-            self._control.sendall(orders)
+            self._control.sendall(b'{"execute":"system_powerdown"}\n')
 
 
 @contextlib.contextmanager
@@ -333,7 +349,20 @@ def started(guest: Guest, toolbox: Toolbox, scratch: Path, kvm: int | None) -> I
                 descriptors.append(kvm)
             process, said = _spawn(argv, toolbox, scratch, descriptors)
         stack.enter_context(process)
+        threading.Thread(target=_end_when_stopped, args=(control,), daemon=True).start()
         yield RunningGuest(process, serial, control, said)
+
+
+def _end_when_stopped(control: socket.socket) -> None:
+    """End a guest that QEMU has stopped: nothing lets it go on. KVM stops one whose code it cannot run.
+
+    The protocol is QMP (QEMU's docs/interop/qmp-spec.rst): a line of JSON for each event.
+    """
+    with contextlib.suppress(OSError), control.makefile("rb") as lines:
+        control.sendall(b'{"execute":"qmp_capabilities"}\n')
+        for line in lines:
+            if json.loads(line).get("event") == "STOP":
+                control.sendall(b'{"execute":"quit"}\n')
 
 
 def _spawn(argv: Sequence[str], toolbox: Toolbox, scratch: Path, descriptors: Sequence[int]) -> tuple[Running, Path]:
