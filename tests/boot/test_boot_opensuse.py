@@ -8,6 +8,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.boot import announced
 from tests.boot.booted import PASSWORD, boot
 from tests.serving import served
 from tests.standins import suse
@@ -67,16 +68,17 @@ def test_leap_boots_its_packages_are_whole_and_its_container_runs(ordinary_user:
             DIB_ZYPPER_KEYS=str(key),
             DIB_RELEASE=distribution.system.version,
             DIB_DEV_USER_PASSWORD=PASSWORD,
-            DIB_DEV_USER_PWDLESS_SUDO="yes",
         )
-        words = ("-t", "qcow2,docker", "-p", "file,diffutils", "opensuse-minimal", "vm", "devuser")
+        recipe = str(ordinary_user.checkout / announced.RECIPE)
+        words = ("-t", "qcow2,docker", "-p", "file,diffutils", recipe, "opensuse-minimal", "vm")
         ordinary_user.dibble("build", "-o", "leap", *words, cwd=folder, env=env, timeout=1800)
     said = container(ordinary_user, folder / "leap.docker", ordinary_user.directory("opensuse-container"))
     assert 'ID="opensuse-leap"' in said
     assert int(said.splitlines()[-2]) > 100, "packages"
     assert said.splitlines()[-1] == "1", "repositories"
 
-    _, printed = boot(ordinary_user, folder / "leap.qcow2", "devuser", COMMANDS)
+    _, printed = boot(ordinary_user, folder / "leap.qcow2", announced.USER, COMMANDS | announced.COMMANDS)
+    announced.check(printed, "openSUSE")
     assert printed["state"].strip() == "running", printed["failed"]
     assert printed["system"].strip() == "opensuse-leap 16.0"
     assert "is not installed" not in printed["packages"]
