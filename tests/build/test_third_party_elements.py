@@ -180,4 +180,7 @@ def test_a_ramdisk_with_ironics_agent_is_made_and_the_agent_starts(
     done = person.dibble("shell", *words, "--", "bash", "-euc", *ask, cwd=place, env=env)
     assert "--advertise_host" in done.stdout
     assert done.stdout.splitlines()[-2:] == ["enabled", "enabled"]
+    # its networkd looks after interfaces whose names begin with en: systemd may give them
+    names = ("test", "!", "-e", "/etc/systemd/network/99-default.link")
+    person.dibble("shell", *words, "--", *names, cwd=place, env=env)
     shutil.rmtree(place)
