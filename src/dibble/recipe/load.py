@@ -102,15 +102,7 @@ def request_of(
 
             recipe = read_recipe(here.cwd / files[0], shown=files[0])
             elements = tuple(word for word in words if word not in files)
-    name = settings.get("target") or recipe.settings.get("target")
-    if not name and not (settings.get("clear") or recipe.settings.get("clear") or environ.get("CLEAR_ENV")):
-        name = environ.get("DIBBLE_ENVIRONMENT")
-    preset = None
-    if name:
-        from dibble.recipe.presets import read_preset
-
-        preset = read_preset(str(name), environ, here.cwd)
-    return merge(
+    return request_of_asked(
         Asked(elements, settings),
         recipe,
         environ,
@@ -118,6 +110,40 @@ def request_of(
         command=command,
         ramdisk=ramdisk,
         arguments=" ".join(_of_the_image(arguments)),
+    )
+
+
+def request_of_asked(
+    command_line: Asked,
+    recipe: Asked,
+    environ: Mapping[str, str],
+    host: Host,
+    *,
+    command: Command = "build",
+    ramdisk: bool = False,
+    arguments: str = "",
+) -> Request:
+    """The request that a command line and a recipe make, with the preset that one of them or the environment names.
+
+    Raises UsageError, RecipeError.
+    """
+    settings = command_line.settings
+    name = settings.get("target") or recipe.settings.get("target")
+    if not name and not (settings.get("clear") or recipe.settings.get("clear") or environ.get("CLEAR_ENV")):
+        name = environ.get("DIBBLE_ENVIRONMENT")
+    preset = None
+    if name:
+        from dibble.recipe.presets import read_preset
+
+        preset = read_preset(str(name), environ, host.cwd)
+    return merge(
+        command_line,
+        recipe,
+        environ,
+        host,
+        command=command,
+        ramdisk=ramdisk,
+        arguments=arguments,
         preset=preset,
     )
 

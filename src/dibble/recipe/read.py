@@ -11,6 +11,7 @@ from dibble.recipe.merge import Asked
 from dibble.recipe.options import OPTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
@@ -49,7 +50,7 @@ def read_recipe(path: Path, *, shown: str) -> Asked:
 
 def read_as(path: Path, shown: str, *, preset: bool) -> tuple[Asked, dict[str, Any]]:
     """As `read_recipe`; with `preset`, the file may have a preset's own keys too, whose values are the second part."""
-    document = _parse(_text_of(path, shown), shown)
+    document = parse(text_of(path, shown), shown)
     from pydantic import ValidationError
 
     from dibble.recipe import schema
@@ -58,34 +59,40 @@ def read_as(path: Path, shown: str, *, preset: bool) -> tuple[Asked, dict[str, A
     try:
         recipe: Any = model.model_validate(document.data, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise _complaint(error.errors(), document, shown) from error
+        raise complaint(error.errors(), document, shown, schema.KEYS) from error
     own = {key: getattr(recipe, key) for key in schema.PRESET_KEYS} if preset else {}
+    text = _block_device_text(document) if recipe.block_device is not None else ""
+    return replace(asked_of(recipe, path.parent, shown, block_device=text), default_name=path.stem), own
+
+
+def asked_of(recipe: Any, folder: Path, shown: str, *, block_device: str = "") -> Asked:
+    """What a validated recipe asks for; directories in it count from `folder`. `block_device` is its disk as text."""
     settings = {
         option.key: getattr(recipe, option.key)
         for option in OPTIONS
         if option.recipe_key and getattr(recipe, option.key) is not None
     }
     if "element_path" in settings:
-        settings["element_path"] = tuple(str(path.parent / entry) for entry in settings["element_path"])
-    if recipe.block_device is not None:
-        settings["block_device_config"] = _block_device_text(document)
-    asked = Asked(
+        settings["element_path"] = tuple(str(folder / entry) for entry in settings["element_path"])
+    if block_device:
+        settings["block_device_config"] = block_device
+    return Asked(
         elements=recipe.elements,
         settings=settings,
         environment=recipe.environment,
-        default_name=path.stem,
-        block_device_source=shown if recipe.block_device is not None else "",
+        block_device_source=shown if block_device else "",
     )
-    return asked, own
 
 
-def _text_of(path: Path, shown: str) -> str:
+def text_of(path: Path, shown: str, what: str = "recipe") -> str:
+    """The text of a file of this kind. Raises RecipeError."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise RecipeError(f"there is no recipe {shown}", hint="an element's name does not end in .yaml") from error
+        hint = "an element's name does not end in .yaml" if what == "recipe" else "check the path"
+        raise RecipeError(f"there is no {what} {shown}", hint=hint) from error
     except OSError as error:
-        raise RecipeError(f"the recipe {shown} cannot be read: {error.strerror}") from error
+        raise RecipeError(f"the {what} {shown} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise RecipeError(
@@ -93,8 +100,11 @@ def _text_of(path: Path, shown: str) -> str:
         ) from error
 
 
-def _parse(text: str, shown: str) -> Document:
-    """Parse YAML and keep positions. Raises RecipeError for what is not YAML or not a map."""
+def parse(text: str, shown: str, what: str = "recipe", example: str = "elements: [debian-minimal, vm]") -> Document:
+    """Parse YAML and keep positions. Raises RecipeError for what is not YAML or not a map.
+
+    `what` names the kind of file in messages, `example` is how one begins.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -113,17 +123,17 @@ def _parse(text: str, shown: str) -> Document:
         problem = " ".join(str(error).split()) or "too deep"
         raise RecipeError(f"this is not valid YAML: {problem}", where=Where(file=shown)) from error
     if not isinstance(data, dict):
-        what = "a list" if isinstance(data, list) else "empty" if data is None else "a single word"
+        found = "a list" if isinstance(data, list) else "empty" if data is None else "a single word"
         raise RecipeError(
-            f"a recipe is a map of keys, this is {what}",
-            hint='begin with, for example, "elements: [debian-minimal, vm]"',
+            f"a {what} is a map of keys, this is {found}",
+            hint=f'begin with, for example, "{example}"',
             where=Where(file=shown, line=1, column=1),
         )
     document = Document(text, data, {}, {}, {}, aliased=False)
-    return _with_positions(node, document, shown)
+    return _with_positions(node, document, shown, what)
 
 
-def _with_positions(root: Any, document: Document, shown: str) -> Document:  # a node of ruamel.yaml: no types
+def _with_positions(root: Any, document: Document, shown: str, what: str) -> Document:  # an untyped node
     """The document with positions, and with numbers as they are written: 12.10 is a release, not 12.1."""
     seen: set[int] = set()
     aliased = False
@@ -151,7 +161,7 @@ def _with_positions(root: Any, document: Document, shown: str) -> Document:  # a
         if not isinstance(key.value, str) or not key.tag.endswith(":str"):
             mark = _mark(key)
             raise RecipeError(
-                "a key of a recipe is a word", where=Where(file=shown, line=mark.line, column=mark.column)
+                f"a key of a {what} is a word", where=Where(file=shown, line=mark.line, column=mark.column)
             )
     walk(root, (), document.data)
     return replace(document, aliased=aliased)
@@ -173,9 +183,9 @@ def _child(data: Any, key: object) -> object:
 
 def _is_kept_as_written(value: object, place: Place) -> bool:
     """Numbers wherever text or a size may stand; in the environment whatever YAML takes for something else."""
-    if place[:1] == ("block-device",) or isinstance(value, str) or value is _ABSENT:
+    if "block-device" in place or isinstance(value, str) or value is _ABSENT:
         return False
-    if place == ("environment",):
+    if place[-1:] == ("environment",):
         return True
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -188,11 +198,11 @@ def _block_device_text(document: Document) -> str:
     place: Place = ("block-device",)
     start = document.starts[place]
     if document.aliased or start.index > document.ends[place]:
-        return _dumped(value)
+        return dumped(value)
     return "\n" * (start.line - 1) + " " * (start.column - 1) + document.text[start.index : document.ends[place]]
 
 
-def _dumped(value: object) -> str:
+def dumped(value: object) -> str:
     """The value written anew, where the file's own text would refer to anchors elsewhere in it."""
     from io import StringIO
 
@@ -205,12 +215,16 @@ def _dumped(value: object) -> str:
     return stream.getvalue()
 
 
-def _complaint(errors: list[ErrorDetails], document: Document, shown: str) -> RecipeError:
-    """The first complaint in the file's order, as a RecipeError."""
-    from dibble.recipe.schema import KEYS
+def complaint(
+    errors: list[ErrorDetails], document: Document, shown: str, keys: Sequence[str], below: Place = ()
+) -> RecipeError:
+    """The first complaint in the file's order, as a RecipeError.
+
+    `keys` are those that may stand there; the errors' places count from the part of the document that is `below`.
+    """
 
     def place_of(error: ErrorDetails) -> tuple[Mark, ErrorDetails]:
-        place = tuple(error["loc"])
+        place = (*below, *error["loc"])
         marks = document.keys if error["type"] == "extra_forbidden" else document.starts
         while place and place not in marks:
             place = place[:-1]
@@ -220,9 +234,15 @@ def _complaint(errors: list[ErrorDetails], document: Document, shown: str) -> Re
     key = str(first["loc"][0])
     where = Where(file=shown, line=mark.line, column=mark.column)
     if first["type"] == "extra_forbidden":
-        near = get_close_matches(key, KEYS, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys are: {', '.join(KEYS)}"
-        return RecipeError(f'unknown key "{key}"', hint=hint, where=where)
+        return unknown_key(key, keys, where)
     reason = first.get("ctx", {}).get("error", first["msg"])
     more = f"and {len(errors) - 1} more" if len(errors) > 1 else ""
     return RecipeError(f"{key} {reason}", hint=more, where=where)
+
+
+def unknown_key(key: str, keys: Sequence[str], where: Where, what: str = "key") -> RecipeError:
+    """The error for a word that is none of `keys`, with the nearest ones."""
+    near = get_close_matches(key, keys, n=2, cutoff=0.5)
+    plural = "axes" if what == "axis" else f"{what}s"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known {plural} are: {', '.join(keys)}"
+    return RecipeError(f'unknown {what} "{key}"', hint=hint, where=where)
