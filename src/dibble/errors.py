@@ -36,6 +36,7 @@ class DibbleError(Exception):
     """The id of the build's step that this ended."""
     way_in = ""
     """The command line that leads to where that step failed."""
+    _number: int | None = None  # set where the error that it came from is left behind, or by who saw the disk full
 
     def __init__(self, message: str, *, hint: str = "", where: Where | None = None) -> None:
         super().__init__(message)
@@ -44,7 +45,22 @@ class DibbleError(Exception):
         self.where = where or Where()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
+        return _rebuild, (type(self), self.args, {**self.__dict__, "_number": self.system_error})
+
+    @property
+    def system_error(self) -> int | None:
+        """What the system said (errno(3)) where this error came from that; it stays known across processes."""
+        cause: BaseException | None = self
+        while cause is not None:
+            number = cause._number if isinstance(cause, DibbleError) else getattr(cause, "errno", None)
+            if isinstance(number, int):
+                return number
+            cause = cause.__cause__
+        return None
+
+    @system_error.setter
+    def system_error(self, number: int | None) -> None:
+        self._number = number
 
     def __str__(self) -> str:
         place = str(self.where)
@@ -100,6 +116,18 @@ class HostError(DibbleError):
     """The host lacks a right, a kernel feature, space or a tool."""
 
 
+class ToolMissing(HostError):
+    """A program is not there."""
+
+
+class NotSupported(HostError):
+    """This machine, as it is, cannot build such a target at all."""
+
+
+class ProcessKilled(DibbleError):
+    """The process of a build was ended from outside."""
+
+
 class FetchError(DibbleError):
     """A download failed: network, mirror, checksum."""
 
@@ -108,12 +136,24 @@ class FileGone(FetchError):
     """Every server that answered says that it has no such file (any more)."""
 
 
+class NoSuchSuite(FileGone):
+    """The servers have no such release, or not for this architecture."""
+
+
+class MidSync(FetchError):
+    """What a mirror's lists name is not there yet, or of other content: it is being changed."""
+
+
 class SignatureError(FetchError):
     """Signed data does not verify; it is never used."""
 
 
 class PackageError(DibbleError):
     """Packages cannot be resolved, unpacked or configured."""
+
+
+class NoSuchPackage(PackageError):
+    """A package that was asked for is in no repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +172,8 @@ class HookFailed(DibbleError):
         super().__init__(message, hint=hint, where=where)
         self.exit_status = status
         self.output = output
+        self.unreachable = ""
+        """A server that the hook asked and that does not answer."""
 
 
 class StoreError(DibbleError):

@@ -22,6 +22,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "doctor": "dibble.cli.doctor:doctor",
         "elements": "dibble.cli.elements:elements",
         "explain": "dibble.cli.explain:explain",
+        "matrix": "dibble.cli.matrix:matrix",
         "plan": "dibble.cli.plan:plan",
         "publish": "dibble.cli.publish:publish",
         "shell": "dibble.cli.shell:shell",

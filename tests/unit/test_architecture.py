@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "outputs": {"boot", "disk", "recipe", "sandbox", "store", "tree"},  # an ISO and a kernel beside it are started
     "evidence": {"sandbox", "store", "disk"},
     "publish": {"evidence", "read", "sandbox", "store"},
+    "fleet": {"elements", "recipe", "sandbox", "store"},
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from dibble.errors import Interrupted
-from dibble.sandbox.memory import available_bytes
+from dibble.sandbox.memory import available_bytes, builds_at_once
 from dibble.sandbox.process import spawn
 
 if TYPE_CHECKING:
@@ -22,13 +22,10 @@ if TYPE_CHECKING:
     from dibble.recipe.options import Command
     from dibble.sandbox.process import Running
 
-MEMORY_OF_A_BUILD = 2 << 30
-"""Bytes that must be available for each build that runs beside another; what DIB asks for a build in memory."""
-
 
 def jobs(wanted: int, cores: int, available: int) -> int:
     """How many of `wanted` builds run at a time, with so many cores and bytes of available memory; at least one."""
-    return max(1, min(wanted, cores, available // MEMORY_OF_A_BUILD))
+    return min(wanted, builds_at_once(cores, available))
 
 
 def build_several(requests: Sequence[Request], arguments: Sequence[str], *, command: Command, as_json: bool) -> int:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from dibble.events import to_json
+from dibble.fleet.classify import classify
 
 if TYPE_CHECKING:
     from dibble.errors import DibbleError
@@ -29,6 +30,7 @@ class JsonReporter:
                 "event": "Failed",
                 "time": time.time(),
                 "class": type(error).__name__,
+                "failure": classify(error),
                 "message": error.message,
                 "hint": error.hint,
                 "way_in": error.way_in,

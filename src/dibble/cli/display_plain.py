@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from dibble.cli.display_text import SUCCESS, Summary, lines_of
 from dibble.events import BuildFinished, Note, StepCached
+from dibble.fleet.classify import shown_class
 
 if TYPE_CHECKING:
     from dibble.errors import DibbleError
@@ -53,7 +54,8 @@ class PlainReporter:
 
     def failed(self, error: DibbleError) -> None:
         if self._shows_failure:
-            self._write(str(error).splitlines(), time.time())
+            lines = [*str(error).splitlines(), *(f"  class: {failure}" for failure in shown_class(error))]
+            self._write(lines, time.time())
 
     def close(self) -> None:
         if self._owns_stream:

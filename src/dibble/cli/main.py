@@ -10,6 +10,7 @@ import click
 
 from dibble import __version__, registry
 from dibble.errors import DibbleError, HookFailed, Interrupted, UsageError
+from dibble.fleet.classify import shown_class
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +102,7 @@ def show_error(error: DibbleError, stream: TextIO) -> None:
     place = str(error.where)
     head = f"{bold}{place}: {plain}" if place else ""
     lines.append(f"{red}dibble: {plain}{head}{error.message}")
+    lines += [f"  {cyan}class:{plain} {failure}" for failure in shown_class(error)]
     lines += [f"  {cyan}hint:{plain} {hint}" for hint in error.hints]
     text = "\n".join(lines) + "\n"
     stream.write(text.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8"))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping  # noqa: TC003 - the types of fields are read at run time (reports/as_json.py)
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Outcome(enum.StrEnum):
@@ -38,6 +35,11 @@ class FailureClass(enum.StrEnum):
     WORKER_LOST = "worker lost"
     BAD_INPUT = "bad input"
     SIGNATURE = "signature"
+    PACKAGES = "packages"
+    """They cannot be together, be unpacked or be configured."""
+    TOOL = "tool failed"
+    HOST = "host"
+    """A right, a kernel feature or a place to write is missing."""
     DIBBLE = "fault in dibble"
 
 
@@ -106,6 +108,8 @@ class CellResult:
     """Path of the log, relative to the run's directory."""
     resumed: bool = False
     """It had succeeded in an earlier part of this run."""
+    why: str = ""
+    """Why it was never started, one sentence as `Attempt.reason` is: skipped and unsupported cells have no attempt."""
 
     @property
     def flaky(self) -> bool:
@@ -115,6 +119,18 @@ class CellResult:
     @property
     def last(self) -> Attempt | None:
         return self.attempts[-1] if self.attempts else None
+
+    @property
+    def failure(self) -> FailureClass | None:
+        """Of a cell that failed, the class of the attempt that decided."""
+        return self.last.failure if self.outcome is Outcome.FAILED and self.last else None
+
+    @property
+    def reason(self) -> str:
+        """Why it is no success, in one sentence; empty for a success."""
+        if self.outcome is Outcome.SUCCESS:
+            return ""
+        return self.last.reason if self.last else self.why
 
     @property
     def seconds(self) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from dibble.errors import FetchError, FileGone, PackageError, SignatureError
+from dibble.errors import FetchError, MidSync, NoSuchPackage, NoSuchSuite, PackageError, SignatureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,13 +60,13 @@ _CAUSES = (
     _Cause(re.compile(r"is not signed"), SignatureError, "{mirror} {suite} is not signed", _TAMPERED),
     _Cause(
         re.compile(r"Hash Sum mismatch|unexpected size|Mirror sync in progress"),
-        FetchError,
+        MidSync,
         "{mirror} {suite} is mid-sync: {reason}",
         _WAIT,
     ),
     _Cause(
         re.compile(r"E: Failed to fetch \S+/(Packages|Contents|Translation)\S* +40[34]"),
-        FetchError,
+        MidSync,
         "{mirror} {suite} is mid-sync: its Packages file is not there",
         _WAIT,
     ),
@@ -82,7 +82,7 @@ _CAUSES = (
     ),
     _Cause(
         re.compile(r"does not have a Release file|no longer has a Release file"),
-        FileGone,
+        NoSuchSuite,
         '{mirror} has no suite "{suite}"',
         "check the release (DIB_RELEASE) and the mirror (DIB_DISTRIBUTION_MIRROR)",
     ),
@@ -120,7 +120,7 @@ def resolve_failure(output: str, asked: Sequence[str], suites: Iterable[str], kn
         for pattern in (r"Unable to locate package (\S+)", r"Couldn't find any package by (?:glob|regex) '([^']+)'"):
             unknown += re.findall(pattern, error)
     if unknown := list(dict.fromkeys(unknown)):
-        return PackageError(
+        return NoSuchPackage(
             f"{_listed(unknown)} in the suites {searched}",
             hint=_nearest(unknown, known) or "is a component or suite missing?",
         )
@@ -130,9 +130,11 @@ def resolve_failure(output: str, asked: Sequence[str], suites: Iterable[str], kn
                 r"^  (\S+)(?: \S+)?$", output.partition("However the following packages replace it:")[2], re.M
             )
             hint = f"{' or '.join(instead)} replaces it" if instead else _nearest([match[1]], known)
-            return PackageError(f'package "{match[1]}" is known, but not to be had in the suites {searched}', hint=hint)
+            return NoSuchPackage(
+                f'package "{match[1]}" is known, but not to be had in the suites {searched}', hint=hint
+            )
         if match := re.match(r"(?:Version|Release) '([^']+)' for '([^']+)' was not found", error):
-            return PackageError(f'package "{match[2]}" has no version or suite "{match[1]}" in {searched}')
+            return NoSuchPackage(f'package "{match[2]}" has no version or suite "{match[1]}" in {searched}')
     explanation = _explanation(output)
     if explanation:
         lines = "\n".join("    " + line for line in explanation)

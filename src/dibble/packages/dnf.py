@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dibble.errors import FetchError, PackageError, ToolFailed
+from dibble.errors import FetchError, NoSuchPackage, PackageError, ToolFailed
 from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Package, Transaction
 from dibble.packages.bootstrap_words import Words
@@ -259,7 +259,7 @@ def _package(row: Mapping[str, Any]) -> Package:
 
 
 _REFUSALS: dict[str, tuple[type[PackageError | FetchError], str, str]] = {
-    "missing": (PackageError, "no repository has a package {names}", "is it called otherwise here (pkg-map)?"),
+    "missing": (NoSuchPackage, "no repository has a package {names}", "is it called otherwise here (pkg-map)?"),
     "groups": (PackageError, "{names}: the engine knows no groups of packages", "name their packages"),
     "no-repositories": (
         PackageError,

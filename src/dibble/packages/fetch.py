@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from dibble.errors import DibbleError, FetchError, FileGone, StoreError
+from dibble.errors import DibbleError, FetchError, FileGone, MidSync, NoSuchSuite, StoreError
 from dibble.packages.http import Failure, Reason, new_session, opened
 from dibble.store.places import disk_full
 
@@ -73,7 +73,10 @@ def get_small(url: str, *, offline: bool = False, limit: int = SMALL_LIMIT) -> b
                 if len(body) > limit:
                     raise Failure(Reason.WRONG, f"sends more than {limit} bytes")
     except Failure as failure:
-        raise _as_error(url, {url: failure}) from failure
+        error = _as_error(url, {url: failure})
+        if isinstance(error, FileGone):
+            raise NoSuchSuite(error.message, hint=error.hint) from failure
+        raise error from failure
     finally:
         session.close()
     return bytes(body)
@@ -308,7 +311,7 @@ def _as_error(name: str, failures: Mapping[str, Failure]) -> FetchError:
     tried = "; ".join(f"{url}: {failure.text}" for url, failure in failures.items())
     if Reason.WRONG in by_reason:
         url, failure = by_reason[Reason.WRONG]
-        return FetchError(f"{name}: {urlsplit(url).netloc} {failure.text}", hint=_MID_SYNC)
+        return MidSync(f"{name}: {urlsplit(url).netloc} {failure.text}", hint=_MID_SYNC)
     if Reason.GONE in by_reason:
         return FileGone(
             f"{name} is not on the mirror (any more): {tried}",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dibble.errors import PackageError
+from dibble.errors import NoSuchPackage, PackageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -145,7 +145,7 @@ def closure(index: PackagesIndex, roots: Sequence[str], present: Collection[str]
     for root in roots:
         stanza = index.get(root)
         if stanza is None:
-            raise PackageError(f"the archive has no package {root}", hint="is it called otherwise in this release?")
+            raise NoSuchPackage(f"the archive has no package {root}", hint="is it called otherwise in this release?")
         if root not in chosen:
             chosen[root] = stanza
             waiting.append((stanza, root))

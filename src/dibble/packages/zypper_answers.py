@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 from xml.etree import ElementTree
 
-from dibble.errors import FetchError, PackageError, SignatureError
+from dibble.errors import FetchError, NoSuchPackage, PackageError, SignatureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -149,7 +149,7 @@ def refusal(status: int, answer: Answer) -> PackageError:
     text = "\n".join(answer.errors or [text for _, text in answer.messages[-8:]] + answer.prompts)
     if status == _NOT_FOUND:
         names = [match[1] for error in answer.errors if (match := _NOT_FOUND_NAME.search(error))]
-        return PackageError(
+        return NoSuchPackage(
             f"no repository has a package {', '.join(names) or text}", hint="is it called otherwise here (pkg-map)?"
         )
     if status == _NO_REPOSITORIES:

@@ -63,6 +63,8 @@ class Engine:
         """What the running step has asked for, with what it came to (`History.requests`)."""
         self.reached: set[str] = set()
         """The servers that were asked for the running step's downloads."""
+        self.unreachable = ""
+        """One of them that did not deliver."""
         self.rehearsal: list[tuple[str, list[str]]] | None = None
         """While a step is only rehearsed: what it asks for."""
         self._verbs: dict[str, Callable[[Call], int]] = {
@@ -85,6 +87,7 @@ class Engine:
         self.inputs = {}
         self.requests = []
         self.reached = set()
+        self.unreachable = ""
 
     def handle(self, call: Call) -> int:
         if self.rehearsal is not None:
@@ -248,6 +251,7 @@ class Engine:
             call.errors(str(error))
             return HTTP_NOT_FOUND_STATUS
         except FetchError as error:
+            self.unreachable = server
             call.errors(str(error))
             return 1
         self._note_origin("url", url, token, asked=True)

@@ -22,6 +22,7 @@ from dibble.plan.refresh import Refresh
 from dibble.plan.step import PACKAGES, Step
 from dibble.run.engine import Engine
 from dibble.run.enter_tree import is_program
+from dibble.run.failure_evidence import look
 from dibble.run.finish import finish_tree, restore_resolv_conf, set_resolv_conf_aside
 from dibble.run.freeze import Frozen, freeze
 from dibble.run.hooks import HookRunner, explain_refused
@@ -163,6 +164,7 @@ class Executor:
                 trace = trace_of(opened, self.workspace.target, state.stack) if opened else None
         except DibbleError as error:
             error.failed_step = step.id
+            look(error, self._written(), self.hooks.reached, self.engine.unreachable)
             status = error.exit_status
             self._events.send(StepFinished(step=step.id, seconds=time.time() - began, status=status))
             self._failed(tree, step, key, state)
@@ -179,6 +181,10 @@ class Executor:
             StepFinished(step=step.id, seconds=time.time() - began, bytes=record.bytes, network=record.network)
         )
         return state.after(record)
+
+    def _written(self) -> list[Path]:
+        """Directories of the file systems that a step writes to."""
+        return [self.workspace.session.path, self.workspace.view / "tmp"]
 
     def rehearse(self, step: Step, state: State) -> list[tuple[str, list[str]]]:
         """What a script asks of the package engine, found out by running it in the tools view without carrying it out.

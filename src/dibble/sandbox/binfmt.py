@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.errors import HostError
+from dibble.errors import HostError, NotSupported
 from dibble.sandbox.process import host_environment, run
 from dibble.sandbox.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 
@@ -221,7 +221,7 @@ def _registered() -> Iterator[dict[str, str]]:
 
 def _cannot(arch: str) -> HostError:
     release = os.uname().release
-    return HostError(
+    return NotSupported(
         f"this machine cannot run programs of {arch}: Linux {release} gives a build no binfmt_misc of its own (6.7 has"
         " it), and the host has nothing registered that works in a chroot",
         hint=f"install qemu-user-static, which registers qemu-{known(arch).emulator} (Debian, Ubuntu: apt-get install"

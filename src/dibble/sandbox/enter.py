@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from dibble.errors import DibbleError, HostError
+from dibble.errors import DibbleError, HostError, ProcessKilled
 from dibble.sandbox import idmap
 from dibble.sandbox.process import exit_status, find_helper, host_environment, run
 from dibble.sandbox.syscalls import (
@@ -112,7 +112,7 @@ def probe() -> None:
 
 def _result_of(data: bytes, status: int) -> Any:  # what main returned, through pickle
     if not data:
-        raise DibbleError(
+        raise ProcessKilled(
             f"the build process was killed (status {status})",
             hint="if nobody killed it, the machine may have run out of memory: see dmesg",
         )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 GIB = 1 << 30
 MEMINFO = "/proc/meminfo"
+MEMORY_OF_A_BUILD = 2 << 30
+"""Bytes that must be available for each build that runs beside another; what DIB asks for a build in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +47,8 @@ def available_bytes() -> int:
     except (OSError, ValueError):
         return 0
     return 0
+
+
+def builds_at_once(cores: int, available: int) -> int:
+    """How many builds run beside each other with so many cores and bytes of available memory; at least one."""
+    return max(1, min(cores, available // MEMORY_OF_A_BUILD))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from dibble.errors import HostError, ToolFailed
+from dibble.errors import HostError, ToolFailed, ToolMissing
 from dibble.sandbox.nosync import without_syncs
 
 if TYPE_CHECKING:
@@ -216,7 +216,8 @@ _CANNOT_START = (FileNotFoundError, PermissionError, NotADirectoryError, subproc
 
 
 def _cannot_start(program: str, error: Exception) -> HostError:
-    return HostError(f"cannot start {program}: {error}", hint=f"is {program} installed there?")
+    kind = ToolMissing if isinstance(error, FileNotFoundError | NotADirectoryError) else HostError
+    return kind(f"cannot start {program}: {error}", hint=f"is {program} installed there?")
 
 
 _OF_A_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
