@@ -33,6 +33,7 @@ RECIPE, LOG = "cell.yaml", "build.log"
 DIBBLE = (sys.executable, "-P", "-s", "-m", "dibble")
 BOOTABLE = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 """Formats that `dibble boot` takes, those that need no conversion first."""
+UNIT_TESTS = ("-m", "unit", "-q", "-p", "no:cacheprovider")
 GRACE_SECONDS = 10.0
 _LAST_LINES = 20
 
@@ -124,7 +125,19 @@ def _build(job: Job, listen: Listen, stop: Stop, seen: Seen) -> tuple[int, list[
         (directory / RECIPE).write_text(_recipe_text(job), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{directory} cannot be written: {error.strerror}", hint="see --out") from error
-    return _watched([*DIBBLE, "build", "--json", RECIPE], job, stop, lambda event: _heard(event, seen, listen))
+    return _watched(_command(job), job, stop, lambda event: _heard(event, seen, listen))
+
+
+def _command(job: Job) -> list[str]:
+    """What the cell runs, here or in its host's tree."""
+    tests = job.work.tests
+    if job.tree is None:
+        return [str(tests / "test"), *UNIT_TESTS] if tests else [*DIBBLE, "build", "--json", RECIPE]
+    from dibble.fleet.hosts import CHECKOUT, in_tree
+
+    if tests is not None:
+        return in_tree(job, ["-m", "pytest", "--rootdir", str(CHECKOUT), str(CHECKOUT), *UNIT_TESTS], tests)
+    return in_tree(job, ["-P", "-s", "-m", "dibble", "build", "--json", RECIPE])
 
 
 def _recipe_text(job: Job) -> str:

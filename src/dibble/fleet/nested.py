@@ -1,0 +1,221 @@
+"""`python -m dibble.fleet.nested FILE`: enter a host's tree and run dibble there (`hosts.py` writes the file).
+
+It is a process of its own because it enters a namespace. The tree becomes the root of its mount namespace and is not
+entered by chroot(2): the kernel makes no user namespace for a process in a chroot (unshare(2), EPERM), and the dibble
+in the tree makes one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import IO
+
+from dibble.errors import DibbleError, HostError, ReadError, ToolMissing
+from dibble.fleet.classify import classify
+from dibble.fleet.hosts import CHECKOUT, CODE, LIBRARIES, OLDEST_PYTHON, Visit, code, libraries
+from dibble.sandbox import mounts
+from dibble.sandbox.enter import run_in_namespace
+from dibble.sandbox.process import run
+from dibble.sandbox.syscalls import MS_MOVE, mount
+from dibble.store.places import remove_tree
+
+_HOST_FILES = ("/etc/resolv.conf", "/etc/hosts")
+_PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
+_SHA256 = 64
+"""Characters of a name that is the digest of a whole download."""
+_FOLDERS = ("/usr/local/bin", "/usr/bin")
+
+
+def main() -> int:
+    """Run the command; its status. An error is told as `dibble build --json` tells it."""
+    try:
+        data = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        visit = Visit(**{**data, "words": tuple(data["words"]), "shown": tuple(data["shown"])})
+        stores = Path(visit.downloads), Path(visit.environment["DIB_IMAGE_CACHE"]) / "blobs"
+        share(*stores)
+        try:
+            status = run_in_namespace(lambda: _visit(visit))
+        finally:
+            with contextlib.suppress(OSError):  # the next visit of this cell removes what is left
+                remove_tree(_scratch(visit))
+        share(*reversed(stores))
+        return status
+    except DibbleError as error:
+        print(json.dumps(_told(error)), flush=True)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT
+
+
+def _scratch(visit: Visit) -> Path:
+    """What is written to the tree in this visit."""
+    return Path(visit.host_directory) / "scratch" / Path(visit.directory).name
+
+
+def share(source: Path, target: Path) -> None:
+    """Give `target` the downloads of `source`, as hard links: a mount within a store would be locked in the tree's
+    namespace, where the store is mounted once more. On another file system they are downloaded again.
+    """
+    with contextlib.suppress(OSError):
+        for folder in source.iterdir():
+            for blob in folder.iterdir():
+                link = target / folder.name / blob.name
+                if len(blob.name) == _SHA256 and not link.exists():
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    with contextlib.suppress(FileExistsError):
+                        link.hardlink_to(blob)
+
+
+def _told(error: DibbleError) -> dict[str, object]:
+    return {
+        "event": "Failed",
+        "time": time.time(),
+        "class": type(error).__name__,
+        "failure": classify(error),
+        "message": error.message,
+        "hint": error.hint,
+        "status": error.exit_status,
+    }
+
+
+def _visit(visit: Visit) -> int:
+    """In the namespace: mount the tree with all that is shown in it, make it the root, and run the command."""
+    place = Path(visit.host_directory)
+    tree = _unpacked(Path(visit.tree), place, visit.name)
+    scratch = _scratch(visit)
+    remove_tree(scratch)
+    root, upper, work = (scratch / name for name in ("root", "upper", "work"))
+    for path in (root, upper, work):
+        path.mkdir(parents=True)
+    try:
+        mounts.overlay([tree], upper, work, root)
+        python, version = _python(root, visit.name)
+        own = libraries(version, place.parent, visit.environment, visit.checkout)
+        _furnish(root, visit, own)
+        _make_root(root)
+        return run(
+            [python, *visit.words], env=visit.environment, cwd=visit.directory, check=False, interactive=True
+        ).status
+    finally:
+        os.chdir("/")
+
+
+def _furnish(root: Path, visit: Visit, own: Path) -> None:
+    """Put into the tree what a host has, and what is ours."""
+    mounts.system(root)
+    for name in ("tmp", "run", "var/tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    mounts.tmpfs(root / "run")
+    mounts.tmpfs(root / "tmp", mode=0o1777)
+    (root / "root").mkdir(exist_ok=True)
+    for name in _HOST_FILES:
+        target = root / name.lstrip("/")
+        target.unlink(missing_ok=True)  # it may be a link to what is not there
+        target.write_bytes(Path(name).read_bytes() if Path(name).exists() else b"")
+    for source, target in ((code(), CODE), (own, LIBRARIES), (Path(visit.checkout), CHECKOUT)):
+        if source != Path():
+            goal = root / target.relative_to("/")
+            goal.mkdir(parents=True, exist_ok=True)
+            mounts.bind(source, goal, read_only=True, recursive=False)
+    for path in map(Path, visit.shown):
+        if path.exists():
+            mounts.bind_at(path.absolute(), root, read_only=True)
+    store = Path(visit.environment["DIB_IMAGE_CACHE"])
+    store.mkdir(parents=True, exist_ok=True)
+    mounts.bind_at(store, root)
+    mounts.bind_at(Path(visit.directory), root)
+
+
+def _make_root(root: Path) -> None:
+    """Make the mount at `root` that of `/`, as switch_root(8) does; what was there stays below, out of reach."""
+    os.chdir(root)
+    mount(".", "/", flags=MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+
+
+def _python(root: Path, name: str) -> tuple[str, tuple[int, int]]:
+    """(path in the tree, version) of the first Python that is new enough. Raises ToolMissing."""
+    seen = []
+    for path in (f"{folder}/{python}" for python in _PYTHONS for folder in _FOLDERS):
+        if not os.path.lexists(root / path.lstrip("/")):
+            continue
+        argv = [path, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        try:
+            done = run(argv, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, root=root, check=False)
+        except HostError:
+            continue
+        match = re.fullmatch(r"(\d+)\.(\d+)", done.output.strip())
+        if done.status == 0 and match:
+            version = int(match[1]), int(match[2])
+            if version >= OLDEST_PYTHON:
+                return path, version
+            seen.append(f"{version[0]}.{version[1]}")
+    found = f"only {', '.join(dict.fromkeys(seen))}" if seen else "none"
+    raise ToolMissing(
+        f"the host {name} has no Python 3.11 or newer ({found})",
+        hint="add it to the host's build (packages: [python3]), or name a tree that has it",
+    )
+
+
+def _unpacked(tree: Path, place: Path, name: str) -> Path:
+    """The directory of the tree; an archive is unpacked once. All files then belong to the caller, and can be removed
+    without a namespace."""
+    if tree.is_dir():
+        return tree
+    if not tree.is_file():
+        raise ReadError(f"the tree of the host {name}, {tree}, is neither a directory nor a tar", hint="check its path")
+    place.mkdir(parents=True, exist_ok=True)
+    folder, mark = place / "tree", place / "tree.mark"
+    status = tree.stat()
+    wanted = f"{status.st_size} {status.st_mtime_ns} {tree}"
+    with (place / "tree.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if mark.exists() and mark.read_text() == wanted:
+            return folder
+        mark.unlink(missing_ok=True)
+        remove_tree(folder)
+        folder.mkdir(mode=0o755)
+        _extract(tree, folder)
+        mark.write_text(wanted)
+    return folder
+
+
+def _extract(tree: Path, folder: Path) -> None:
+    def wanted(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        if member.isdev():
+            return None  # a namespace cannot make devices, and has its own
+        return tarfile.tar_filter(member, path)
+
+    try:
+        with tree.open("rb") as file, _archive(file, tree.name) as archive:
+            for member in archive:
+                member.uid, member.gid, member.uname, member.gname = 0, 0, "", ""
+                archive.extract(member, folder, filter=wanted)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise HostError(f"{tree} cannot be unpacked to {folder}: {error}", hint="is there room?") from error
+        raise ReadError(
+            f"{tree} is no tar that can be read: {error}", hint="make it anew, or name another one"
+        ) from error
+
+
+def _archive(file: IO[bytes], name: str) -> tarfile.TarFile:
+    if name.endswith((".zst", ".tzst")):
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor().stream_reader(file)
+        return tarfile.open(fileobj=reader, mode="r|")
+    return tarfile.open(fileobj=file, mode="r:*")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
