@@ -89,7 +89,7 @@ def _told(error: DibbleError) -> dict[str, object]:
 def _visit(visit: Visit) -> int:
     """In the namespace: mount the tree with all that is shown in it, make it the root, and run the command."""
     place = Path(visit.host_directory)
-    tree = _unpacked(Path(visit.tree), place, visit.name)
+    tree = unpacked(Path(visit.tree), place, visit.name)
     scratch = _scratch(visit)
     remove_tree(scratch)
     root, upper, work = (scratch / name for name in ("root", "upper", "work"))
@@ -166,7 +166,7 @@ def _python(root: Path, name: str) -> tuple[str, tuple[int, int]]:
     )
 
 
-def _unpacked(tree: Path, place: Path, name: str) -> Path:
+def unpacked(tree: Path, place: Path, name: str) -> Path:
     """The directory of the tree; an archive is unpacked once. All files then belong to the caller, and can be removed
     without a namespace."""
     if tree.is_dir():
@@ -190,22 +190,32 @@ def _unpacked(tree: Path, place: Path, name: str) -> Path:
 
 
 def _extract(tree: Path, folder: Path) -> None:
-    def wanted(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        if member.isdev():
-            return None  # a namespace cannot make devices, and has its own
-        return tarfile.tar_filter(member, path)
-
     try:
         with tree.open("rb") as file, _archive(file, tree.name) as archive:
+            archive.extraction_filter = lambda member, _: (
+                member
+            )  # we have looked; Pythons before 3.11.4 have no filters
             for member in archive:
+                if member.isdev():
+                    continue  # a namespace cannot make devices, and has its own
+                _check_stays(member, folder, tree)
                 member.uid, member.gid, member.uname, member.gname = 0, 0, "", ""
-                archive.extract(member, folder, filter=wanted)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise HostError(f"{tree} cannot be unpacked to {folder}: {error}", hint="is there room?") from error
-        raise ReadError(
-            f"{tree} is no tar that can be read: {error}", hint="make it anew, or name another one"
-        ) from error
+                archive.extract(member, folder)
+    except (tarfile.TarError, EOFError) as error:
+        raise ReadError(f"{tree} is no tar that can be read: {error}", hint="make it anew, or name another") from error
+    except OSError as error:
+        raise HostError(f"{tree} cannot be unpacked to {folder}: {error}", hint="is there room?") from error
+
+
+def _check_stays(member: tarfile.TarInfo, folder: Path, tree: Path) -> None:
+    """Raises ReadError for a member that would be written, or linked to, outside the directory."""
+    names = [member.name, member.linkname] if member.islnk() else [member.name]
+    for name in names:
+        place = folder / name.lstrip("/")
+        if place == folder:
+            continue
+        if ".." in place.parts or not place.parent.resolve().is_relative_to(folder.resolve()):
+            raise ReadError(f"{tree} holds {name}, which leads out of it", hint="is it the tar of a root tree?")
 
 
 def _archive(file: IO[bytes], name: str) -> tarfile.TarFile:

@@ -143,7 +143,7 @@ class MatrixFile(PolicyKeys):
                 },
             }
         ),
-    ] = Field(description="Name of an axis: its values.")
+    ] = Field(default={}, description="Name of an axis: its values.")
     include: Annotated[Any, BeforeValidator(_list), WithJsonSchema({"type": "array"})] = Field(
         default=[], description="Cells besides those that the axes make."
     )

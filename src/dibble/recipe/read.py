@@ -235,7 +235,7 @@ def complaint(
     where = Where(file=shown, line=mark.line, column=mark.column)
     if first["type"] == "extra_forbidden":
         return unknown_key(key, keys, where)
-    reason = first.get("ctx", {}).get("error", first["msg"])
+    reason = "is missing" if first["type"] == "missing" else first.get("ctx", {}).get("error", first["msg"])
     more = f"and {len(errors) - 1} more" if len(errors) > 1 else ""
     return RecipeError(f"{key} {reason}", hint=more, where=where)
 

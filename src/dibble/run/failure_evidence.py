@@ -31,10 +31,14 @@ def look(error: DibbleError, places: Iterable[Path], reached: Sequence[str], unr
     `ADDRESS:PORT`; `unreachable` is one that did not answer the engine when it fetched something for the script. Takes
     at most some seconds, and that only for a script that used the network.
     """
-    if any(_is_full(place) for place in places):
+    full = next((place for place in places if _is_full(place)), None)
+    if full is not None:
         error.system_error = errno.ENOSPC
-    if isinstance(error, HookFailed):
+        error.hint = error.hint or f"no room is left in {full}: free some, or name another place with --image-cache"
+    elif isinstance(error, HookFailed):
         error.unreachable = unreachable or _silent(reached)
+        if error.unreachable and not error.hint:
+            error.hint = f"{error.unreachable} does not answer: check the network and the proxy variables"
 
 
 def _is_full(place: Path) -> bool:
