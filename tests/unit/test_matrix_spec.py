@@ -272,3 +272,20 @@ def test_the_schema_knows_every_key_and_axis_values() -> None:
     assert "x-part" not in str(schema)
     assert "size" in axis_names()
     assert "name" not in axis_names()
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "matrix"
+
+
+def test_the_example_has_the_whole_table_of_hosts_and_targets() -> None:
+    works = cells_of(read_matrix(EXAMPLES / "table.yaml", shown="table.yaml"), {}, HOST)
+    hosts, targets = {work.cell.host for work in works}, {work.cell.target for work in works}
+    assert (len(hosts), len(targets), len(works)) == (11, 17, 11 * 17)
+    assert {"hostgen", "tox"} < targets
+    assert not [work.cell.name for work in works if work.unsupported and not work.cell.allow_failure]
+
+
+def test_the_small_example_boots_what_can_boot() -> None:
+    works = cells_of(read_matrix(EXAMPLES / "square.yaml", shown="square.yaml"), {}, HOST)
+    assert len(works) == 4
+    assert {work.policy.boot for work in works} == {BootCheck(timeout_s=600)}

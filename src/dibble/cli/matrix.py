@@ -15,10 +15,7 @@ from dibble.errors import Interrupted, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dibble.events import Events
     from dibble.fleet.cells import Work
-    from dibble.fleet.model import MatrixRun
-    from dibble.fleet.run import Settings
     from dibble.fleet.spec import Spec
 
 
@@ -136,7 +133,6 @@ def _run(spec: Spec, works: Sequence[Work], only: frozenset[str] | None, cwd: Pa
         finally:
             pool.close()
             events.close()
-        _report(run, settings, events, as_json=options["as_json"])
     status = status_of(run)
     if status == Interrupted.exit_status:
         raise Interrupted("stopped by the user", hint="the same command goes on with the cells that are not done")
@@ -175,8 +171,3 @@ def _display(*, as_json: bool) -> Any:  # a Reporter
 
         return LiveMatrix(sys.stdout)
     return PlainMatrix(sys.stdout)
-
-
-def _report(run: MatrixRun, settings: Settings, events: Events, *, as_json: bool) -> None:
-    """Put the run into the history and leave its reports."""
-    del run, settings, events, as_json
