@@ -64,6 +64,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mount": "dibble.disk.nodes.mount:Mount",
         "fstab": "dibble.disk.nodes.fstab:Fstab",
     },
+    "pools": {
+        "local": "dibble.fleet.local:LocalPool",
+    },
     "environments": {},  # presets: files in catalogue/environments, and what third parties add
     "publishers": {
         "device": "dibble.publish.block_device:BlockDevice",

@@ -90,7 +90,7 @@ def test_nothing_that_is_kept_is_a_pickle() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["verbs", "package_managers", "filesystems", "disk_nodes", "outputs", "boot_loaders", "publishers"]
+    "kind", ["verbs", "package_managers", "filesystems", "disk_nodes", "outputs", "boot_loaders", "publishers", "pools"]
 )
 def test_every_name_of_the_registry_can_be_loaded(kind: str) -> None:
     from dibble import registry

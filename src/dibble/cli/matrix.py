@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dibble import registry
 from dibble.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -105,13 +106,12 @@ def selected(works: Sequence[Work], patterns: Sequence[str]) -> frozenset[str]:
 
 def _run(spec: Spec, works: Sequence[Work], only: frozenset[str] | None, cwd: Path, options: Mapping[str, Any]) -> int:
     from dibble.events import Events
-    from dibble.fleet.local import LocalPool
     from dibble.fleet.run import Runner, Settings, status_of
     from dibble.fleet.state import journal, new_state
     from dibble.recipe.load import cache_dir
 
     directory = cwd / (options["out"] or f"{spec.name}-matrix")
-    pool = LocalPool(options["jobs"])
+    pool = registry.load("pools", "local")(options["jobs"])
     settings = Settings(
         matrix=spec.name,
         directory=directory,

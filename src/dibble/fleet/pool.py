@@ -65,7 +65,13 @@ Message = Progress | Ended
 
 
 class Pool(Protocol):
-    """Runs jobs somewhere. All methods are called from one thread."""
+    """Runs jobs somewhere; one by name of the registry's `pools`. All methods are called from one thread.
+
+    It is made with the number of jobs at a time, None for as many as there is room for.
+    """
+
+    slots: int
+    """Jobs at a time, for the display; it may change."""
 
     def free(self) -> int:
         """How many jobs may be started now."""
