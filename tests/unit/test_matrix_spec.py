@@ -144,7 +144,7 @@ axes:
 def test_cells_that_share_layers_are_known(tmp_path: Path) -> None:
     found = cells(tmp_path, SQUARE)
     one, two = found["local/debian-minimal-qcow2"], found["local/debian-minimal-tar"]
-    assert (one.base, one.tree) == (two.base, two.tree)
+    assert (one.base, one.tree, one.image) == (two.base, two.tree, "debian-minimal")
     assert found["local/ubuntu-minimal-tar"].base != one.base
 
 

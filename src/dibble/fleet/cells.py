@@ -29,6 +29,7 @@ HOSTGEN, TOX = "hostgen", "tox"
 Kind = Literal["build", "hostgen", "tox"]
 _BASE_AXES = ("architecture", "arch", "distribution", "elements", "release", "variant")
 """Cells that have the same values of these, on the same host, begin with the same layers."""
+_NOT_IN_NAME = (HOST, "format", "outputs")
 _DEFAULT_POLICY = Policy(retries=0, boot=False, allow_failure=False)
 
 
@@ -47,6 +48,9 @@ class Work:
     """Equal for cells that share all layers, and differ in what is made of them."""
     unsupported: str = ""
     """Why it cannot be built; empty when it can."""
+    image: str = "image"
+    """What the files of the image are called: without the format, which is their suffix. The name gets into images
+    (dib-manifests), so cells that differ only in format could not share the layers of another name."""
     tests: Path | None = None
     """For the row tox: the checkout whose unit tests are run."""
 
@@ -181,6 +185,7 @@ class _Context:
             base=_digest([host, {axis: axes[axis] for axis in _BASE_AXES if axis in axes}]),
             tree=_digest([host, own]),
             unsupported=unsupported(request, architectures, where),
+            image="-".join(value.name for value in values if value.axis not in _NOT_IN_NAME) or "image",
         )  # fmt: skip
 
     def hosts(self, works: Sequence[Work]) -> list[Work]:

@@ -144,7 +144,7 @@ def _recipe_text(job: Job) -> str:
     """The recipe of the cell, which builds it again by hand: `cd DIRECTORY && dibble build cell.yaml`."""
     from dibble.recipe.read import dumped
 
-    own: dict[str, Any] = {"name": job.work.cell.target, "logfile": LOG, "overwrite": True}
+    own: dict[str, Any] = {"name": job.work.image, "logfile": LOG, "overwrite": True}
     folders = job.environment.get("ELEMENTS_PATH")
     if folders and "elements-path" not in job.work.recipe:
         own["elements-path"] = folders.split(":")
