@@ -13,6 +13,7 @@ import pytest
 
 from dibble.errors import BootError
 from dibble.evidence import image_head
+from dibble.evidence.hardware import Hardware
 from dibble.evidence.image_head import (
     BIOS_BOOT,
     ESP,
@@ -90,6 +91,17 @@ def test_a_guest_gets_what_was_asked_for() -> None:
 def test_the_image_is_protected_unless_it_may_be_written_to() -> None:
     assert "-drive if=none,id=disk,format=qcow2,snapshot=on,file=/a/image " in line()
     assert "-drive if=none,id=disk,format=qcow2,file=/a/image " in line(writable=True)
+
+
+def test_more_disks_come_behind_the_first_one_and_are_protected_too() -> None:
+    disks = (("/b,c", "raw"), ("/d", "qcow2"))
+    found = line(more_disks=disks)
+    assert "if=none,id=disk1,format=raw,snapshot=on,file=/b,,c -device virtio-blk-pci,drive=disk1 " in found
+    assert "id=disk2,format=qcow2,snapshot=on,file=/d " in found
+    assert found.index("drive=disk,bootindex=0") < found.index("drive=disk1")
+    assert "id=disk1,format=raw,file=" in line(more_disks=disks, writable=True)
+    assert "ide-hd,bus=bus.1,drive=disk1" in line(more_disks=disks, hardware=Hardware("sata"))
+    assert "nvme,serial=dibble2,drive=disk2" in line(more_disks=disks, hardware=Hardware("nvme"))
 
 
 def test_the_format_is_always_named_so_that_a_guest_cannot_make_qemu_guess_another() -> None:

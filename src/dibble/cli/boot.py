@@ -45,8 +45,13 @@ _MOMENTS = {
 @click.option("--initrd", type=click.Path(path_type=Path), metavar="FILE", help="For an IMAGE that is a kernel.")
 @click.option("--append", default="", metavar="TEXT", help="For the command line of an IMAGE that is a kernel.")
 @click.option(
-    "--firmware", type=click.Choice(["auto", "bios", "uefi", "slof"]), default="auto", help="Default: by the image."
-)
+    "--disk", "disks", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+    help="One more disk image, such as another one of the same build; several allowed.",
+)  # fmt: skip
+@click.option(
+    "--firmware", type=click.Choice(["auto", "bios", "uefi", "slof", "u-boot"]), default="auto",
+    help="Default: by the image; never u-boot.",
+)  # fmt: skip
 @click.option(
     "-a",
     "--arch",
@@ -130,6 +135,7 @@ def _request(image: Path, options: dict[str, Any]) -> BootRequest:
         settings=settings,
         image=image.resolve(),  # the sandbox shows files at their real places
         initrd=options["initrd"].resolve() if options["initrd"] else None,
+        more_disks=tuple(disk.resolve() for disk in options["disks"]),
         append=options["append"],
         arch=None if options["arch"] == "auto" else options["arch"],
         firmware=None if options["firmware"] == "auto" else options["firmware"],
@@ -266,16 +272,18 @@ class _Verb:
         store = open_store(cache_dir(os.environ))
         group = qemu.tools_group(self._request.arch or _host_arch(), _host_arch())
         settings = self._request.settings
-        discs = ("iso",) if settings is not None and settings.kind in BY_DISC else ()
-        with tools_session(store, self._events(), group, *discs, offline=self._options["offline"]) as (
+        more = ["iso"] if settings is not None and settings.kind in BY_DISC else []
+        more += ["u-boot"] if self._request.firmware == "u-boot" else []
+        with tools_session(store, self._events(), group, *more, offline=self._options["offline"]) as (
             session,
             toolbox,
         ):
             assert toolbox.root is not None
             initrd = self._request.initrd
-            files = [self._request.image, initrd] if initrd else image_head.files_of(self._request.image)
-            for number, path in enumerate(files):
-                writable = self._request.writable and number == 0
+            disks = (self._request.image, *self._request.more_disks)
+            files = [self._request.image, initrd] if initrd else [f for d in disks for f in image_head.files_of(d)]
+            for path in dict.fromkeys(files):
+                writable = self._request.writable and path in disks
                 mounts.bind_at(path, toolbox.root, read_only=not writable)
             scratch = session.path / "boot"
             scratch.mkdir()

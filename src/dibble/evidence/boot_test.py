@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
     from dibble.sandbox.toolbox import Toolbox
 
-_FIRMWARE = {"amd64": ("bios", "uefi"), "i386": ("bios", "uefi"), "arm64": ("uefi",), "ppc64el": ("slof",)}
+_FIRMWARE = {
+    "amd64": ("bios", "uefi"),
+    "i386": ("bios", "uefi"),
+    "arm64": ("uefi", "u-boot"),
+    "ppc64el": ("slof",),
+}
 """Architecture of a machine → what may start it."""
 
 POWER_OFF_S = 120.0
@@ -53,6 +58,11 @@ _GIVEN_UP: tuple[tuple[re.Pattern[str], str, str], ...] = (
         re.compile(r"BdsDxe: No bootable option or device was found|(?m:^)Shell> "),
         "the UEFI firmware finds nothing to boot on the disk",
         "is the image made for BIOS? Then use --firmware bios; else it lacks EFI/BOOT/BOOT*.EFI in its ESP",
+    ),
+    (
+        re.compile(r"(?m)^=> "),
+        "U-Boot finds nothing to boot on the disk",
+        "does a file system that it reads have extlinux/extlinux.conf (DIB_BOOTLOADER=extlinux, element bootloader)?",
     ),
     (
         re.compile(r"E3407: Load failed"),
@@ -100,6 +110,8 @@ class BootRequest:
     image: Path
     initrd: Path | None = None
     """For an image that is a kernel, which is started without a disk."""
+    more_disks: tuple[Path, ...] = ()
+    """Disks beside the one that it starts from."""
     append: str = ""
     """For the kernel's command line, after the console; only where the image is a kernel."""
     arch: qemu.Arch | None = None
@@ -194,11 +206,17 @@ def guest_for(request: BootRequest, bench: Bench) -> qemu.Guest:
         memory_mib=request.memory_mib,
         cpus=request.cpus,
         flash=_flash(request, arch, bench) if firmware == "uefi" else None,
+        u_boot=qemu.u_boot_for(arch, bench.toolbox) if firmware == "u-boot" else "",
         network=request.network,
         writable=request.writable,
         hardware=_hardware(request, bench),
         is_cd=image_head.is_cd(image_head.read_head(request.image)),
+        more_disks=tuple((bench.toolbox.path(disk), _format(disk)) for disk in request.more_disks),
     )
+
+
+def _format(disk: Path) -> str:
+    return image_head.format_of(image_head.read_head(disk), disk)
 
 
 def _flash(request: BootRequest, arch: qemu.Arch, bench: Bench) -> qemu.Flash:
@@ -440,6 +458,14 @@ class _Boot:
         )
 
 
+def _check_more_disks(request: BootRequest, kernel: bool) -> None:
+    for disk in request.more_disks:
+        if not disk.is_file():
+            raise UsageError(f"there is no disk {disk}", hint="give the path of a disk image (raw or qcow2)")
+    if request.more_disks and kernel:
+        raise UsageError("a kernel is started without a disk", hint="leave --disk out")
+
+
 def check_request(request: BootRequest) -> None:
     """Raise UsageError or BootError for what can be told without starting anything."""
     if not request.image.is_file():
@@ -447,6 +473,7 @@ def check_request(request: BootRequest) -> None:
     if request.initrd is not None and not request.initrd.is_file():
         raise UsageError(f"there is no initial ramdisk {request.initrd}", hint="give the path of NAME.initramfs")
     kernel = _is_kernel(request)
+    _check_more_disks(request, kernel)
     if request.append and not kernel:
         raise UsageError(
             "a disk's boot loader has the kernel's command line", hint="--append is for an IMAGE that is a kernel"
@@ -460,8 +487,9 @@ def check_request(request: BootRequest) -> None:
     check_hardware(request.hardware)
     if request.settings is not None and not request.network and request.settings.kind in BY_NETWORK:
         raise UsageError("the guest asks for its settings over the network", hint="leave --no-network out")
-    if request.uefi_variables is not None and request.firmware == "bios":
-        raise UsageError("a BIOS has no variables of UEFI", hint="leave --firmware or --uefi-variables out")
+    if request.uefi_variables is not None and request.firmware in ("bios", "u-boot"):
+        hint = "leave --firmware or --uefi-variables out"
+        raise UsageError(f"{request.firmware.upper()} has no variables of UEFI", hint=hint)
     if request.marker == "":
         raise UsageError("the marker is empty", hint="give --marker a text that the guest says when it is up")
     for command in request.commands:

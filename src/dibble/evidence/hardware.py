@@ -67,6 +67,12 @@ def disk_arguments(hardware: Hardware, *, is_cd: bool = False) -> tuple[str, ...
     return (*controller, "-device", f"{device},drive=disk,bootindex=0")
 
 
+def another_disk_arguments(hardware: Hardware, drive: str, number: int) -> tuple[str, ...]:
+    """The device for one more drive, the `number`th behind the first, on the controller that the first one has."""
+    device = _DISKS[hardware.disk_bus][1].replace("bus.0", f"bus.{number}" if hardware.disk_bus == "sata" else "bus.0")
+    return ("-device", f"{device.replace('serial=dibble', f'serial=dibble{number}')},drive={drive}")
+
+
 def settings_arguments(hardware: Hardware) -> tuple[str, ...]:
     """The board's own words, and the disk or disc with settings."""
     words = [word for entry in hardware.smbios for word in ("-smbios", entry)]

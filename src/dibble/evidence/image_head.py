@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dibble.sandbox.toolbox import Toolbox
 
-FirmwareKind = Literal["bios", "uefi", "slof"]
+FirmwareKind = Literal["bios", "uefi", "slof", "u-boot"]
 """SLOF is the Open Firmware of QEMU's Power machines."""
 
 HEAD_SIZE = 1 << 20

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Literal
 
 from dibble.errors import BootError
 from dibble.evidence import kvm_probe
-from dibble.evidence.hardware import PLAIN, Hardware, disk_arguments, network_arguments, settings_arguments
+from dibble.evidence.hardware import (
+    PLAIN,
+    Hardware,
+    another_disk_arguments,
+    disk_arguments,
+    network_arguments,
+    settings_arguments,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +74,9 @@ _UEFI: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 
+
+U_BOOT = {"arm64": "/usr/lib/u-boot/qemu_arm64/u-boot.bin"}
+"""U-Boot for QEMU's machines, where Debian's u-boot-qemu puts it. That for PCs has no driver for any disk of ours."""
 
 # Code that knows Secure Boot. It is built for system management mode, in which alone the variables can be written.
 _SECURE_CODE = (
@@ -130,10 +140,16 @@ class Guest:
     direct: Direct | None = None
     hardware: Hardware = PLAIN
     is_cd: bool = False
+    u_boot: str = ""
+    """U-Boot, in place of the machine's own firmware."""
+    more_disks: tuple[tuple[str, str], ...] = ()
+    """Path and format of disks behind the first one, in their order."""
 
     @property
     def firmware(self) -> str:
-        """bios, uefi or slof."""
+        """bios, uefi, slof or u-boot."""
+        if self.u_boot:
+            return "u-boot"
         if self.arch == "ppc64el":
             return "slof"
         return "uefi" if self.flash else "bios"
@@ -173,6 +189,8 @@ def _machine(guest: Guest) -> str:
 
 
 def _firmware(guest: Guest) -> tuple[str, ...]:
+    if guest.u_boot:
+        return ("-bios", guest.u_boot)
     if guest.flash is None:
         return ()
     return (
@@ -189,7 +207,8 @@ def _firmware(guest: Guest) -> tuple[str, ...]:
 
 def _boot_from(guest: Guest) -> tuple[str, ...]:
     if guest.direct is None:
-        return ("-drive", _disk(guest), *disk_arguments(guest.hardware, is_cd=guest.is_cd))
+        first = ("-drive", _disk(guest), *disk_arguments(guest.hardware, is_cd=guest.is_cd))
+        return (*first, *_more_disks(guest))
     # These take a path as it is, commas and all.
     append = f"console={_CONSOLES[guest.arch]} {guest.direct.append}".strip()
     initrd = ("-initrd", guest.direct.initrd) if guest.direct.initrd else ()
@@ -197,8 +216,20 @@ def _boot_from(guest: Guest) -> tuple[str, ...]:
 
 
 def _disk(guest: Guest) -> str:
-    protection = ",media=cdrom,readonly=on" if guest.is_cd else "" if guest.writable else ",snapshot=on"
+    protection = ",media=cdrom,readonly=on" if guest.is_cd else _protection(guest)
     return f"if=none,id=disk,format={guest.image_format}{protection},file={escaped(guest.image)}"
+
+
+def _more_disks(guest: Guest) -> tuple[str, ...]:
+    words: list[str] = []
+    for number, (path, image_format) in enumerate(guest.more_disks, 1):
+        drive = f"if=none,id=disk{number},format={image_format}{_protection(guest)},file={escaped(path)}"
+        words += ["-drive", drive, *another_disk_arguments(guest.hardware, f"disk{number}", number)]
+    return tuple(words)
+
+
+def _protection(guest: Guest) -> str:
+    return "" if guest.writable else ",snapshot=on"
 
 
 def escaped(value: str) -> str:
@@ -224,6 +255,14 @@ def flash_for(arch: Arch, toolbox: Toolbox, scratch: Path) -> Flash:
         if arch != "i386"
         else "boot with --firmware bios, or with --arch amd64 if the image is for that",
     )
+
+
+def u_boot_for(arch: Arch, toolbox: Toolbox) -> str:
+    """U-Boot among the tools. Raises BootError where there is none."""
+    path = U_BOOT.get(arch)
+    if path is None or not ((toolbox.root or Path("/")) / path.lstrip("/")).is_file():
+        raise BootError(f"there is no U-Boot for {arch} among the tools", hint="install it (Debian: u-boot-qemu)")
+    return path
 
 
 def secure_flash_for(arch: Arch, variables: Path, toolbox: Toolbox, scratch: Path) -> Flash:

@@ -52,6 +52,7 @@ _COMMON = {
     "iso": ("xorriso",),
     "qemu-user": ("qemu-user",),
     "rpm": ("createrepo-c", "dnf", "gpg", "rpm", "zypper"),
+    "u-boot": ("u-boot-qemu",),
     "uki": ("efitools", "osslsigncode", "sbsigntool", "systemd-boot-efi", "systemd-ukify"),
     "volumes": ("cryptsetup-bin", "lvm2", "mdadm"),
 }
