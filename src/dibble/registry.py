@@ -49,6 +49,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "xfs": "dibble.disk.filesystems.xfs:Xfs",
     },
     "boot_loaders": {
+        "extlinux": "dibble.boot.extlinux:Extlinux",
         "grub": "dibble.boot.grub:Grub",
         "systemd-boot": "dibble.boot.systemd_boot:SystemdBoot",
     },

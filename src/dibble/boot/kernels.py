@@ -1,4 +1,4 @@
-"""The kernels of a tree, as distributions name them in /boot."""
+"""The kernels of a tree, as distributions name them in /boot, and what they are told."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+COMMAND_LINE = "etc/kernel/cmdline"
+"""Where the element `bootloader` writes their command line, and kernel-install reads it too (kernel-install(8))."""
 _NAMES = re.compile(r"(?:vmlinuz|vmlinux|kernel)-(.+)")
 _LEFT_ASIDE = (".old", ".rpmsave", ".rpmnew", ".sig", ".hmac", ".dpkg-new", ".dpkg-old", ".dpkg-tmp", ".dpkg-bak")
 _INITRDS = (

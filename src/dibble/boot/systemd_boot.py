@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from dibble.boot.base import EFI_LOADERS, NoCode, esp_directory, esp_point, filesystem_of
-from dibble.boot.kernels import kernels
+from dibble.boot.kernels import COMMAND_LINE, kernels
 from dibble.boot.verity_root import NO_HASH, sealed_line, verity_root
 from dibble.disk.write import Last
 from dibble.errors import DiskLayoutError
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from dibble.disk.model import Layout
     from dibble.disk.volumes.verity import Verity
 
-COMMAND_LINE = "etc/kernel/cmdline"
-"""Where kernel-install reads the command line too (kernel-install(8))."""
 _EFI_NAMES = {"amd64": "x64", "arm64": "aa64", "i386": "ia32", "armhf": "arm"}
 _PARTS = "usr/lib/systemd/boot/efi"
 _MENU_SECONDS = 3  # systemd-boot's own default is not to show a menu; a key held down shows it all the same

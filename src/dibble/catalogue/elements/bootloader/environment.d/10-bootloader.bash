@@ -24,9 +24,9 @@ export DIB_NO_TIMER_CHECK=${DIB_NO_TIMER_CHECK:-True}
 
 # For package-installs.yaml, which asks for no variable that is not set.
 export DIB_BOOTLOADER=${DIB_BOOTLOADER:-grub}
-if [ "$DIB_BOOTLOADER" = "systemd-boot" ]; then
-    DIB_SKIP_GRUB_PACKAGE_INSTALL=True
-fi
+case "$DIB_BOOTLOADER" in
+    systemd-boot | extlinux) DIB_SKIP_GRUB_PACKAGE_INSTALL=True ;;
+esac
 
 # package-installs.yaml compares with one spelling.
 case "${DIB_SKIP_GRUB_PACKAGE_INSTALL:-}" in
