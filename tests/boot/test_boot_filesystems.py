@@ -84,6 +84,26 @@ LVM_ON_RAID_ROOT = """
         size: 200MiB
         mkfs: {type: ext4, mount: {mount_point: /home, fstab: {options: defaults, fsck-passno: 2}}}
 """
+MIRRORED_DISKS = """
+- local_loop: {name: image0}
+- local_loop: {name: second}
+- partitioning:
+    base: image0
+    label: gpt
+    partitions:
+      - {name: BSP, type: EF02, size: 8MiB}
+      - {name: a, type: FD00, size: 1200MiB}
+- partitioning:
+    base: second
+    label: gpt
+    partitions:
+      - {name: b, type: FD00, size: 1200MiB}
+- raid:
+    name: array
+    base: [a, b]
+    level: 1
+    mkfs: {name: mkfs_root, type: ext4, mount: {mount_point: /, fstab: {options: defaults, fsck-passno: 1}}}
+"""
 LUKS_ROOT = """
       - {name: boot, size: 300MiB, mkfs: {type: ext4, mount: {mount_point: /boot, fstab: {fsck-passno: 2}}}}
       - {name: root, size: 100%}
@@ -228,6 +248,23 @@ def test_root_on_a_logical_volume_on_a_mirror_grows_on_a_larger_disk(debian_pack
     assert (printed["failed"], printed["state"]) == ("", "running")
 
 
+def test_root_on_a_mirror_of_two_disks_grows_with_them(debian_packages: None) -> None:
+    person = ourselves()
+    image = built(person, "mirror", MIRRORED_DISKS, "mdadm")
+    second = image.with_name("image-second.qcow2")
+    grow(second)
+    commands = {
+        **STATE,
+        "array": "sudo mdadm --detail --export /dev/md/array",
+    }
+    _, printed = boot(person, image, "devuser", commands, "--firmware", "bios", "--disk", str(second))
+    assert printed["root"].split() == ["ext4", "/"]
+    members = {"MD_DEVICE_dev_vda2_DEV=/dev/vda2", "MD_DEVICE_dev_vdb1_DEV=/dev/vdb1"}
+    assert {"MD_LEVEL=raid1", *members} <= set(printed["array"].split())
+    assert int(printed["root size"]) > ROOT_MIB << 20, "partitions, array and file system have grown"
+    assert (printed["failed"], printed["state"]) == ("", "running")
+
+
 def test_root_in_a_container_that_opens_with_a_passphrase_on_the_serial_line(debian_packages: None) -> None:
     person = ourselves()
     secret = "correct horse battery"
@@ -251,4 +288,5 @@ def test_root_in_a_container_that_opens_with_a_passphrase_on_the_serial_line(deb
     assert "argon2id" in printed["header"]
     assert printed["crypttab"].endswith(" none luks,initramfs")
     assert printed["in the image"] == "nowhere"
+    assert int(printed["root size"]) > ROOT_MIB << 20, "partition, container and file system have grown"
     assert (printed["failed"], printed["state"]) == ("", "running")

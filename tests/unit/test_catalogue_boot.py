@@ -139,6 +139,10 @@ def test_systemd_boot_takes_the_place_of_grub() -> None:
     assert grub_packages("amd64", "fedora", DIB_BOOTLOADER="systemd-boot") == {"systemd-boot-unsigned"}
 
 
+def test_u_boot_needs_no_package_in_the_image() -> None:
+    assert grub_packages("arm64", DIB_BOOTLOADER="extlinux") == set()
+
+
 def test_every_grub_package_has_a_name_in_every_family() -> None:
     for distro in ("debian", "ubuntu", "fedora", "rocky", "opensuse", "gentoo"):
         for arch, kind in (("amd64", "mbr"), ("amd64", "efi"), ("arm64", "efi"), ("ppc64le", "gpt")):
@@ -470,6 +474,90 @@ def test_growroot_succeeds_when_there_is_nothing_to_gain(tmp_path: Path) -> None
     done = growing(tmp_path, 'echo "NOCHANGE: partition 2 could only be grown by 33"; exit 1')
     assert done.returncode == 0, done.stderr
     assert "resize2fs /dev/vda2" in done.stdout
+
+
+SLAVE_SECTORS = 9852895
+
+
+def growing_on(tmp_path: Path, device: str, slaves: list[str], marks: dict[str, str], **stubs: str) -> str:
+    """What growroot prints where the root lies on a device that is made of partitions, one a disk."""
+    top = tmp_path / "sys/devices" / device
+    for name, text in marks.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text(text)
+    (top / "slaves").mkdir(parents=True)
+    (tmp_path / "sys/class/block").mkdir(parents=True)
+    (tmp_path / "sys/class/block" / device).symlink_to(top)
+    for slave in slaves:
+        place = tmp_path / "sys/devices" / slave[:-1] / slave
+        place.mkdir(parents=True)
+        (place / "size").write_text(f"{SLAVE_SECTORS}\n")
+        (place / "partition").write_text(f"{slave[-1]}\n")
+        (tmp_path / "sys/class/block" / slave).symlink_to(place)
+        (top / "slaves" / slave).symlink_to(place)
+    (tmp_path / "bin").mkdir()
+    programs = {
+        "findmnt": f'case "$*" in *FSTYPE*) echo ext4;; *) echo /dev/{device};; esac',
+        "growpart": 'echo "CHANGED: $*"',
+        "resize2fs": 'echo "resize2fs $*"',
+        "udevadm": "true",
+        "readlink": 'case "$2" in /dev/*) echo "$2";; *) exec /usr/bin/readlink "$@";; esac',
+        **stubs,
+    }
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    script = (ELEMENTS / "growroot/static/usr/local/sbin/growroot").read_text()
+    script = script.replace("PATH=/usr/local/sbin", f"PATH={tmp_path}/bin:/usr/local/sbin")
+    done = bash(script.replace("/sys/", f"{tmp_path}/sys/").replace("[ ! -b ", "[ ! -n "))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_growroot_grows_the_partitions_of_an_array_and_then_the_array(tmp_path: Path) -> None:
+    said = growing_on(tmp_path, "md127", ["vda3", "vdb1"], {"md/level": "raid1"}, mdadm='echo "mdadm $*"')
+    assert said.splitlines() == [
+        "growroot: CHANGED: /dev/vda 3",
+        "growroot: CHANGED: /dev/vdb 1",
+        "mdadm --grow /dev/md127 --size=max",
+        "resize2fs /dev/md127",
+    ]
+
+
+def test_growroot_leaves_an_array_alone_whose_members_share_a_disk(tmp_path: Path) -> None:
+    said = growing_on(tmp_path, "md127", ["vda3", "vda4"], {"md/level": "raid1"}, mdadm='echo "mdadm $*"')
+    assert said.splitlines() == [
+        "growroot: members of the array /dev/md127 lie on one disk; it keeps its size",
+        "resize2fs /dev/md127",
+    ]
+
+
+def test_growroot_asks_nothing_of_a_container_that_has_the_size_of_its_partition(tmp_path: Path) -> None:
+    marks = {"dm/uuid": "CRYPT-LUKS2-0-vault", "dm/name": "vault\n", "size": f"{SLAVE_SECTORS - 32768}\n"}
+    said = growing_on(tmp_path, "dm-0", ["vda3"], marks, cryptsetup="exit 2")
+    assert said.splitlines() == ["growroot: CHANGED: /dev/vda 3", "resize2fs /dev/dm-0"]
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_growroot_grows_the_partition_of_a_container_and_the_container_if_it_has_the_key(
+    tmp_path: Path, has_key: bool
+) -> None:
+    marks = {"dm/uuid": "CRYPT-LUKS2-0-vault", "dm/name": "vault\n", "size": "1470464\n"}
+    program = 'echo "cryptsetup $*"' if has_key else "exit 2"
+    first, second, last = growing_on(tmp_path, "dm-0", ["vda3"], marks, cryptsetup=program).splitlines()
+    assert (first, last) == ("growroot: CHANGED: /dev/vda 3", "resize2fs /dev/dm-0")
+    if has_key:
+        assert second == "cryptsetup resize --batch-mode vault"
+    else:
+        assert second.endswith("the container vault takes the size of its partition when it is opened the next time")
+
+
+def test_growroot_leaves_a_logical_volume_alone(tmp_path: Path) -> None:
+    said = growing_on(tmp_path, "dm-0", ["vda3"], {"dm/uuid": "LVM-abc", "dm/name": "vg-root\n"})
+    assert said.splitlines() == [
+        "growroot: /dev/dm-0 is not a partition; its size is left alone",
+        "resize2fs /dev/dm-0",
+    ]
 
 
 def test_growroot_fails_when_growpart_does(tmp_path: Path) -> None:

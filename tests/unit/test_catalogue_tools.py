@@ -54,15 +54,28 @@ container_image = load(ELEMENTS / "docker/root.d/container_image.py")
 
 
 def machine(
-    *, disk: str = "/dev/vda", size: int = 60 * GIB, pool: str = "", label: str = "gpt", free: int = 0, parts: int = 2
+    *,
+    disk: str = "/dev/vda",
+    size: int = 60 * GIB,
+    pool: str = "",
+    label: str = "gpt",
+    free: int = 0,
+    parts: int = 2,
+    container: int = 0,
 ) -> Any:  # a class of the program
-    """A disk whose second partition holds the group `vg` with volumes for / (ext4) and /var (xfs)."""
+    """A disk whose second partition holds the group `vg` with volumes for / (ext4) and /var (xfs).
+
+    With `container`, the group lies in a LUKS container of that many bytes.
+    """
     node = f"{disk}p" if disk[-1].isdigit() else disk
     volumes = [("/dev/mapper/vg-root", "ext4", "/"), ("/dev/mapper/vg-var", "xfs", "/var")]
     children = [
         {"name": name, "type": "lvm", "size": 5 * GIB, "fstype": kind, "mountpoint": mount}
         for name, kind, mount in volumes
     ]
+    if container:
+        vault = {"name": "/dev/mapper/vault", "type": "crypt", "size": container, "fstype": "LVM2_member"}
+        children = [{**vault, "children": children}]
     listed = [
         {
             **{"name": disk, "type": "disk", "size": size, "fstype": None, "mountpoint": None},
@@ -84,7 +97,12 @@ def machine(
         "lsblk": {"blockdevices": listed},
         "sfdisk": {"partitiontable": table},
         "vgs": [{"vg_name": "vg", "vg_extent_size": str(4 << 20), "vg_free_count": str(free)}],
-        "pvs": [{"pv_name": f"{node}2", "vg_name": "vg"}],
+        "pvs": [
+            {
+                **{"pv_name": "/dev/mapper/vault" if container else f"{node}2", "vg_name": "vg"},
+                **{"dev_size": str(container or 10 * GIB), "pv_size": str(10 * GIB - (4 << 20))},
+            }
+        ],
         "lvs": [
             {"lv_dm_path": name, "lv_path": f"/dev/vg/{name.rpartition('-')[2]}", "vg_name": "vg", "pool_lv": pool}
             for name, _, _ in volumes
@@ -147,6 +165,21 @@ def test_growvols_uses_what_the_group_has_left() -> None:
 def test_growvols_leaves_less_than_a_gibibyte_alone() -> None:
     with pytest.raises(growvols.NothingToGrow, match="less than 1 GiB"):
         planned(size=11 * GIB + 900 * (1 << 20))
+
+
+def test_growvols_takes_what_a_container_below_has_grown_by() -> None:
+    assert planned("/=2GiB", "/var=25%", container=14 * GIB) == [
+        "pvresize /dev/mapper/vault",
+        "lvextend --extents +512 /dev/vg/root",
+        "resize2fs /dev/vg/root",
+        "lvextend --extents +256 /dev/vg/var",
+        "xfs_growfs /var",
+    ]
+
+
+def test_growvols_adds_no_plain_partition_to_a_group_in_a_container() -> None:
+    with pytest.raises(growvols.NothingToGrow):
+        planned(size=60 * GIB, container=10 * GIB)
 
 
 def test_growvols_refuses_a_fifth_partition_of_an_mbr() -> None:
