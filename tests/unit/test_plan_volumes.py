@@ -10,7 +10,7 @@ import pytest
 
 from dibble.cli.plan_svg import svg
 from dibble.cli.plan_text import lines
-from dibble.plan.plan import Plan, PlannedDisk, PlannedPart, PlannedVolume
+from dibble.plan.plan import Plan, PlannedDisk, PlannedPart, PlannedRaw, PlannedVolume
 
 pytestmark = pytest.mark.unit
 
@@ -83,3 +83,33 @@ def test_boxes_of_a_row_do_not_overlap_and_lie_within_the_drawing() -> None:
         assert y != other_y or x + w <= other_x + 0.11
     found = boxes(text)
     assert found["a"][2] > found["boot"][2] >= 100, "in proportion, yet wide enough for words"
+
+
+BOARD = Plan(
+    *("board", "arm64", ("vm",), ("vm",), (), ()),
+    disks=(
+        PlannedDisk(
+            *("image0", "gpt", 1000 * MIB, (part("first", 100), part("root", 800, "ext4", "/")), False),
+            raws=(
+                PlannedRaw("spl", "image0", "/usr/lib/u-boot/b/idbloader.img", 32 << 10),
+                PlannedRaw("itb", "root", "/usr/lib/u-boot/b/u-boot.itb", 8 * MIB),
+            ),
+        ),
+        disk("more", part("data", 100)),
+    ),
+)
+
+
+def test_the_text_names_files_outside_of_file_systems_and_where_they_lie() -> None:
+    text = "\n".join(lines(BOARD, Path("/")))
+    assert "  spl: /usr/lib/u-boot/b/idbloader.img, at 33 kB, outside of file systems" in text
+    assert "  itb: /usr/lib/u-boot/b/u-boot.itb, at 8.4 MB of root, outside of file systems" in text
+    assert text.index("spl:") < text.index("disk more")
+
+
+def test_the_drawing_has_files_outside_of_file_systems_below_their_disk() -> None:
+    found = boxes(svg(BOARD))
+    assert set(found) == {"first", "root", "spl", "itb", "data"}
+    y = {name: place[1] for name, place in found.items()}
+    assert y["root"] < y["spl"] == y["itb"] < y["data"]
+    assert found["spl"][0] + found["spl"][2] <= found["itb"][0] + 0.11

@@ -1,4 +1,5 @@
-"""The disks of a plan as a drawing (SVG 1.1): partitions at the bottom, on them the volumes, each on its bases."""
+"""The disks of a plan as a drawing (SVG 1.1): partitions at the bottom, on them the volumes, each on its bases; below a
+disk what lies in it outside of file systems."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ _NARROWEST = 110
 _BOX, _GAP, _MARGIN, _TITLE = 62, 34, 20, 22
 _LETTER = 6.7
 """Pixels of a letter, about, at 11 px sans-serif; longer words are cut, and whole in the tooltip."""
-_COLOURS = {"disk": "#d9e2ef", "volume": "#fff2cc", "filesystem": "#d9ead3"}
+_COLOURS = {"raw": "#f4cccc", "disk": "#d9e2ef", "volume": "#fff2cc", "filesystem": "#d9ead3"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,10 @@ class _Drawing:
         self._row(disk.parts, _MARGIN, bottom + _TITLE, _WIDTH - 2 * _MARGIN, "disk")
         for number, volume in enumerate(rows):
             self._volume(volume, bottom - (number + 1) * (_TITLE + _BOX + _GAP))
-        self._y = bottom + _TITLE + _BOX + _MARGIN
+        self._y = bottom + _TITLE + _BOX
+        if disk.raws:
+            self._raws(disk)
+        self._y += _MARGIN
 
     def document(self, title: str) -> str:
         width, height = round(self._right + _MARGIN), round(self._y)
@@ -73,6 +77,19 @@ class _Drawing:
             *self._out,
             "</svg>",
         ])  # fmt: skip
+
+    def _raws(self, disk: PlannedDisk) -> None:
+        """Files at fixed places, in a row below the disk, each under a line to where it begins; they are small."""
+        y, width = self._y + _GAP, (_WIDTH - 2 * _MARGIN) / max(len(disk.raws), 4)
+        sizes = {part.name: part.size for part in disk.parts}
+        for number, raw in enumerate(disk.raws):
+            x = _MARGIN + number * width
+            base = self._boxes.get(raw.base) or _Box(_MARGIN, self._y - _BOX, _WIDTH - 2 * _MARGIN)
+            whole = sizes.get(raw.base) or disk.size or 0
+            at = base.x + (base.width * min(raw.offset / whole, 1.0) if whole else 0.0)
+            self._out.append(f'<path d="M{x + 8:.1f} {y:.1f} L{at:.1f} {self._y:.1f}" stroke="#a00" fill="none"/>')
+            self._box(_Box(x, y, width), [raw.name, raw.file, f"at {bytes_text(raw.offset)}"], "raw")
+        self._y = y + _BOX
 
     def _volume(self, volume: PlannedVolume, y: float) -> None:
         bases = [self._boxes[base] for base in volume.bases]
@@ -89,19 +106,22 @@ class _Drawing:
     def _row(self, parts: Sequence[PlannedPart], x: float, y: float, width: float, kind: str) -> None:
         for part, own in zip(parts, _widths(parts, width), strict=True):
             self._boxes[part.name] = _Box(x, y, own)
-            colour = _COLOURS["filesystem" if part.filesystem else kind]
             size = bytes_text(part.size) if part.size else "the rest"
             words = [part.name, joined(size, part.kind), f"{part.filesystem} {part.label}".strip(), part.mount]
-            shown = "\n".join(word for word in words if word)
-            self._out += [
-                f"<g><title>{escape(shown)}</title>",
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{own:.1f}" height="{_BOX}" fill="{colour}" stroke="#333"/>',
-            ]
-            for number, line in enumerate(shown.splitlines()):
-                self._text(x + 5, y + 14 + 14 * number, line[: int((own - 8) / _LETTER)], bold=number == 0)
-            self._out.append("</g>")
+            self._box(self._boxes[part.name], words, "filesystem" if part.filesystem else kind)
             x += own
-        self._right = max(self._right, x)
+
+    def _box(self, box: _Box, words: Sequence[str], kind: str) -> None:
+        shown = "\n".join(word for word in words if word)
+        self._out += [
+            f"<g><title>{escape(shown)}</title>",
+            f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{_BOX}"'
+            f' fill="{_COLOURS[kind]}" stroke="#333"/>',
+        ]
+        for number, line in enumerate(shown.splitlines()):
+            self._text(box.x + 5, box.y + 14 + 14 * number, line[: int((box.width - 8) / _LETTER)], bold=number == 0)
+        self._out.append("</g>")
+        self._right = max(self._right, box.x + box.width)
 
     def _text(self, x: float, y: float, words: str, *, bold: bool = False) -> None:
         weight = ' font-weight="bold"' if bold else ""

@@ -126,6 +126,9 @@ def _disk_lines(disk: PlannedDisk) -> Iterator[str]:
     about = ", sizes as in the last build" if disk.estimated and disk.size else ""
     yield f"disk {disk.name}: {size}, {disk.table if disk.table != 'none' else 'no partition table'}{about}"
     yield from _part_lines(disk.parts)
+    for raw in disk.raws:
+        place = bytes_text(raw.offset) + (f" of {raw.base}" if raw.base != disk.name else "")
+        yield "  " + joined(f"{raw.name}: {raw.file}", f"at {place}", "outside of file systems")
 
 
 def _part_lines(parts: Sequence[PlannedPart]) -> Iterator[str]:

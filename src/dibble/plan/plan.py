@@ -79,14 +79,26 @@ class PlannedPart:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedRaw:
+    """A file of the tree outside of file systems, `offset` bytes into the partition or disk `base`."""
+
+    name: str
+    base: str
+    file: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedDisk:
-    """`estimated`: sizes follow the content of an earlier build, as this one's is not known yet."""
+    """`estimated`: sizes follow the content of an earlier build, as this one's is not known yet. Of `raws`, those that
+    stand on the disk itself come first, each by its offset."""
 
     name: str
     table: str
     size: int | None
     parts: tuple[PlannedPart, ...]
     estimated: bool
+    raws: tuple[PlannedRaw, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dibble.plan.plan import PlannedDisk, PlannedPart, PlannedVolume
+from dibble.plan.plan import PlannedDisk, PlannedPart, PlannedRaw, PlannedVolume
 from dibble.store.facts import Facts
 
 if TYPE_CHECKING:
@@ -57,12 +57,22 @@ class _Drawn:
                 self._image_size(image),
                 parts or (self._part(image.name, "", image.size),),
                 self.estimated,
+                self._raws(image.name),
             )
 
     def volumes(self) -> Iterator[PlannedVolume]:
         for volume in self.build.graph.volumes:
             parts = tuple(self._part(name, "", None) for name in volume.devices)
             yield PlannedVolume(volume.name, volume.kind, volume.bases, parts)
+
+    def _raws(self, image: str) -> tuple[PlannedRaw, ...]:
+        graph = self.build.graph
+        found = [
+            PlannedRaw(raw.name, raw.base, raw.file, raw.offset)
+            for raw in graph.raws
+            if graph.image_of(raw.base) == image
+        ]
+        return tuple(sorted(found, key=lambda raw: (raw.base != image, raw.base, raw.offset)))
 
     def _image_size(self, image: Image) -> int | None:
         return (
