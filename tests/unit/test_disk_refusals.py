@@ -413,3 +413,19 @@ def test_any_text_gives_a_graph_or_a_layout_error(text: str) -> None:
         parse(text, source=FILE, defaults=Defaults(SEED))
     except DiskLayoutError as error:
         assert error.where.file == FILE  # noqa: PT017 - most texts are bad, not all
+
+
+def test_a_second_table_of_a_disk_is_told_as_such_and_not_as_a_name_that_nobody_gave() -> None:
+    second = "- partitioning: {base: image0, label: mbr, partitions: [{name: other, size: 1MiB}]}"
+    root = "{name: root, size: 100%, mkfs: {mount: {mount_point: /}}}"
+    first = f"- partitioning: {{base: image0, label: gpt, partitions: [{root}]}}"
+    error = refusal_of(f"- local_loop: {{name: image0}}\n{first}\n{second}\n")
+    assert 'stands on "image0", on which partitioning "partitioning_image0" of line 2 stands already' in error.message
+    assert error.where is not None
+    assert error.where.line == 3
+
+
+def test_an_unknown_type_is_told_with_the_nearest_code() -> None:
+    error = refusal_of(partitioned("label: gpt", "        - {name: esp, type: EF0, size: 1MiB}\n"))
+    assert "EF00" in (error.hint or "")
+    assert "8300" not in (error.hint or "")

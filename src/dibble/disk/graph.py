@@ -205,17 +205,18 @@ def _plugin(kind: str, where: Where) -> type[Node]:
 
 def _kinds(entries: list[Entry]) -> dict[str, str]:
     """What each name is. Raises DiskLayoutError for a name that is given twice."""
-    places: dict[str, Where] = {}
-    kinds: dict[str, str] = {}
+    named: dict[str, Entry] = {}
     for entry in chain.from_iterable((each, *each.members) for each in entries):
-        if entry.name in kinds:
+        if (first := named.get(entry.name)) is not None:
+            if entry.kind == first.kind and entry.text("name") is None and first.text("name") is None:
+                _refuse_second(entry, first, entry.base)  # both are called after what they stand on
             entry.refuse(
-                f"has a name that is used more than once (duplicate node name): a {kinds[entry.name]} has it too",
-                f"give one of the two another name; the first stands in line {places[entry.name].line}",
+                f"has a name that is used more than once (duplicate node name): a {first.kind} has it too",
+                f"give one of the two another name; the first stands in line {first.where.line}",
                 "name",
             )
-        kinds[entry.name], places[entry.name] = entry.kind, entry.where
-    return kinds
+        named[entry.name] = entry
+    return {name: entry.kind for name, entry in named.items()}
 
 
 def _root_of(entries: list[Entry], source: str) -> str:

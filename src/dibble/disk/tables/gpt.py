@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import struct
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dibble.disk.model import Extent
@@ -39,10 +40,10 @@ def check(table: Table) -> None:
         if number > ENTRIES:
             refuse(partition, f"is number {number}; the table has {ENTRIES} entries", "use fewer partitions")
         if type_guid(partition.type) is None:
+            near = get_close_matches(partition.type.upper(), TYPES, n=3, cutoff=0.5)
+            codes = f"such as {' or '.join(near)}" if near else f"of which there are {', '.join(TYPES)}"
             refuse(
-                partition,
-                f"has the unknown type {partition.type}",
-                f"write a GUID, or one of the codes {', '.join(TYPES)}",
+                partition, f"has the unknown type {partition.type}", f"write a GUID, or one of sgdisk's codes, {codes}"
             )
         units = len(partition.name.encode("utf-16-le")) // 2
         if units > NAME_UNITS:
