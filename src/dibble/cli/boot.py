@@ -336,13 +336,13 @@ class _Verb:
 
     def _show_command(self, result: CommandResult) -> None:
         from dibble.cli.display_plain import printable
-        from dibble.cli.display_text import seconds_text
+        from dibble.wording import seconds_text
 
         output = printable(f"{result.output}\n" if result.output else "", sys.stdout)
         self._say(f"$ {result.command}\n{output}(status {result.status}, {seconds_text(result.seconds)})")
 
     def _show_result(self, result: BootResult) -> None:
-        from dibble.cli.display_text import seconds_text
+        from dibble.wording import seconds_text
 
         if self._as_json:
             sys.stdout.write(json.dumps(result_data(self._request, result)) + "\n")

@@ -40,8 +40,8 @@ def cache() -> None:
 @_json
 def list_entries(as_json: bool) -> None:
     """List what is in the cache, the last used first: kind, size on disk, ages, and what it is."""
-    from dibble.cli.display_text import bytes_text
     from dibble.sandbox.enter import run_in_namespace
+    from dibble.wording import bytes_text
 
     store = _store()
     now = time.time()
@@ -70,8 +70,8 @@ def du(as_json: bool) -> None:
     A file that several entries have in common, by hard links, counts for the first of them; the others show it as
     shared.
     """
-    from dibble.cli.display_text import bytes_text, counted
     from dibble.sandbox.enter import run_in_namespace
+    from dibble.wording import bytes_text, counted
 
     store = _store()
     usages = run_in_namespace(lambda: _usages(store)) if store.root.is_dir() else []
@@ -233,7 +233,7 @@ def _collected_json(store: Store, done: Collected, *, dry_run: bool) -> dict[str
 
 
 def _tell_collected(done: Collected, size: int | None, *, dry_run: bool) -> None:
-    from dibble.cli.display_text import bytes_text
+    from dibble.wording import bytes_text
 
     now = time.time()
     verb = "would remove" if dry_run else "removed"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dibble.cli.build import own_arguments
-from dibble.cli.display_text import bytes_text, counted
 from dibble.cli.options import request_options, settings_of
 from dibble.recipe.load import requests_of
+from dibble.wording import bytes_text, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,15 +21,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from dibble.cli.display_text import (
-    SUCCESS,
-    Summary,
-    amount_text,
-    bytes_text,
-    counted,
-    lines_of,
-    seconds_text,
-)
+from dibble.cli.display_text import SUCCESS, Summary, amount_text, lines_of
 from dibble.events import (
     Activity,
     ArtifactWritten,
@@ -43,6 +35,7 @@ from dibble.events import (
     StepFinished,
     StepStarted,
 )
+from dibble.wording import bytes_text, counted, seconds_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

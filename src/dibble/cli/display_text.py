@@ -1,4 +1,4 @@
-"""How a build reads: numbers for people, one line an event, and the summary at the end. Shared by all displays."""
+"""How a build reads: one line an event, and the summary at the end. Shared by all displays."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dibble.events import (
     StepFinished,
     StepStarted,
 )
+from dibble.wording import bytes_text, counted, joined, seconds_text
 
 if TYPE_CHECKING:
     from dibble.events import Event
@@ -24,26 +25,6 @@ TOP_ITEMS = 5
 """So many of the longest items are named at the end."""
 
 SUCCESS = "Build completed successfully"
-
-
-def seconds_text(seconds: float) -> str:
-    """`0.4 s`, `12.3 s`, `3 min 05 s`, `1 h 02 min`."""
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-
-
-def bytes_text(count: int) -> str:
-    """`512 B`, `14 MB`, `2.1 GB`: units of 1000, three digits at most."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def amount_text(event: Activity) -> str:
@@ -55,10 +36,6 @@ def amount_text(event: Activity) -> str:
     if event.total and event.done < event.total:
         return f"{shown(event.done)} of {shown(event.total)}{unit}"
     return f"{shown(event.done)}{unit}"
-
-
-def joined(*parts: str) -> str:
-    return ", ".join(part for part in parts if part)
 
 
 def lines_of(event: Event) -> list[str]:
@@ -126,7 +103,3 @@ class Summary:
         if shown:
             lines.append(f"where the time went: {', '.join(shown)}")
         return lines
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -113,7 +113,7 @@ def _of_last_build(words: tuple[str, ...], cache: Path) -> list[dict[str, Any]]:
 
 
 def _lines(row: dict[str, Any]) -> Iterator[str]:
-    from dibble.cli.display_text import seconds_text
+    from dibble.wording import seconds_text
 
     took = f", {seconds_text(row['seconds'])}" if row["seconds"] is not None else ""
     if row["status"] == "cached":

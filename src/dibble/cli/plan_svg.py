@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from dibble.cli.display_text import bytes_text, joined
+from dibble.wording import bytes_text, joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from dibble.cli.display_text import bytes_text, counted, joined, seconds_text
 from dibble.plan.explain import shown_place
+from dibble.wording import bytes_text, counted, joined, seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -29,9 +29,9 @@ def tools() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_tools(groups: tuple[str, ...], arch: str | None, as_json: bool) -> None:
     """List the groups; with GROUP, its packages and their versions."""
-    from dibble.cli.display_text import bytes_text, counted
     from dibble.sandbox.tools import host_arch
     from dibble.sandbox.tools_lock import read_lock
+    from dibble.wording import bytes_text, counted
 
     lock = read_lock(arch or host_arch())
     chosen = {name: lock.group(name) for name in groups or lock.groups}
