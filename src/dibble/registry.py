@@ -25,6 +25,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "matrix": "dibble.cli.matrix:matrix",
         "plan": "dibble.cli.plan:plan",
         "publish": "dibble.cli.publish:publish",
+        "report": "dibble.cli.report:report",
         "shell": "dibble.cli.shell:shell",
         "disk-image-create": "dibble.cli.disk_image_create:disk_image_create",
         "ramdisk-image-create": "dibble.cli.disk_image_create:ramdisk_image_create",

@@ -29,7 +29,7 @@ def history(tmp_path: Path) -> History:
 
 
 @given(runs())
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_any_run_is_loaded_as_it_was_recorded(tmp_path_factory: pytest.TempPathFactory, run: MatrixRun) -> None:
     history = History(tmp_path_factory.getbasetemp() / "any.sqlite")
     history.record(run)

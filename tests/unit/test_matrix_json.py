@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 
 @given(runs())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_any_run_is_read_as_it_was_written(run: MatrixRun) -> None:
     assert run_from_json(run_as_json(run).encode(), Path("results.json")) == run
 

@@ -81,7 +81,7 @@ def test_nothing_in_a_name_or_reason_steers_the_terminal() -> None:
 
 
 @given(runs())
-@settings(max_examples=40)
+@settings(max_examples=15)
 def test_any_run_has_a_table(run: MatrixRun) -> None:
     assert table_text(run).endswith("\n")
     assert table_for(run, 60)
