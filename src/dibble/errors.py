@@ -156,6 +156,10 @@ class NoSuchPackage(PackageError):
     """A package that was asked for is in no repository."""
 
 
+class NotKnownYet(PackageError):
+    """What a request comes to, only the tree can tell that is not built yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class HookOutput:
     """The end of what a hook printed, oldest line first."""

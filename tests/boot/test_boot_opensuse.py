@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tarfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.boot import announced
 from tests.boot.booted import PASSWORD, boot
+from tests.boot.containers import container
 from tests.serving import served
 from tests.standins import suse
 from tests.standins.make import key_of, made
@@ -37,24 +36,6 @@ CHANGED = {"/etc/credstore", "/etc/credstore.encrypted", "/etc/machine-id", "/va
 IN_CONTAINER = "cat /etc/os-release; rpm -qa | wc -l; zypper --no-refresh repos | grep -c oss"
 
 
-def container(person: Person, image: Path, place: Path) -> str:
-    """What a shell prints in the system of an image for docker, unpacked and entered without any runtime."""
-    with tarfile.open(image) as docker:
-        manifest: list[dict[str, Any]] = json.load(docker.extractfile("manifest.json") or pytest.fail("no manifest"))
-        docker.extractall(place, filter="data")
-    for path in (place, *place.rglob("*")):
-        os.chown(path, person.uid, person.gid, follow_symlinks=False)
-    layers = " ".join(str(place / layer) for layer in manifest[0]["Layers"])
-    script = (
-        f"export PATH=/usr/sbin:/usr/bin:/sbin:/bin; mkdir {place}/root\n"
-        f"for layer in {layers}; do tar -C {place}/root -xf $layer; done\n"
-        f"mount -t proc proc {place}/root/proc; chroot {place}/root /bin/sh -c '{IN_CONTAINER}'\n"
-        f"umount {place}/root/proc; rm -rf {place}/root"
-    )
-    words = ("unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--pid", "--fork", "sh", "-ec", script)
-    return person.run(words).stdout
-
-
 def test_leap_boots_its_packages_are_whole_and_its_container_runs(ordinary_user: Person, test_cache: Path) -> None:
     distribution = suse.leap(arch=host_arch())
     place = made(distribution, test_cache)
@@ -72,7 +53,7 @@ def test_leap_boots_its_packages_are_whole_and_its_container_runs(ordinary_user:
         recipe = str(ordinary_user.checkout / announced.RECIPE)
         words = ("-t", "qcow2,docker", "-p", "file,diffutils", recipe, "opensuse-minimal", "vm")
         ordinary_user.dibble("build", "-o", "leap", *words, cwd=folder, env=env, timeout=1800)
-    said = container(ordinary_user, folder / "leap.docker", ordinary_user.directory("opensuse-container"))
+    said = container(ordinary_user, folder / "leap.docker", ordinary_user.directory("opensuse-container"), IN_CONTAINER)
     assert 'ID="opensuse-leap"' in said
     assert int(said.splitlines()[-2]) > 100, "packages"
     assert said.splitlines()[-1] == "1", "repositories"

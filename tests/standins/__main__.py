@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dibble.sandbox.tools import host_arch
 from tests.people import shared_cache
 from tests.serving import served
-from tests.standins import redhat, suse, ubuntu
+from tests.standins import gentoo, redhat, suse, ubuntu
 from tests.standins.make import key_of, made
 
 if TYPE_CHECKING:
@@ -26,12 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StandIn:
-    """What is to be served; `mirror` is a path on the server, `variable` the one that names the `key` to a build."""
+    """What is to be served; `mirror` is a path on the server, `variable` the one that names the `key` to a build.
+
+    `more` are further variables and `element` is what builds it; without, the distribution's minimal one.
+    """
 
     place: Path
     mirror: str
     variable: str
     key: Path
+    more: str = ""
+    element: str = ""
 
 
 def _of_rpm(distribution: redhat.Distribution) -> StandIn:
@@ -45,9 +50,16 @@ def _of_ubuntu(arch: str) -> StandIn:
     return StandIn(archive.place, archive.mirror, "DIB_APT_KEYRING", archive.key)
 
 
+def _of_gentoo(arch: str) -> StandIn:
+    mirror = gentoo.made(shared_cache(), arch)
+    profile = f"GENTOO_PROFILE=default/linux/{arch}/23.0/{gentoo.STAGE} "
+    return StandIn(mirror.place, "", "GENTOO_RELEASE_KEYS", mirror.key, profile, "gentoo")
+
+
 KNOWN: dict[str, Callable[[str], StandIn]] = {
     "centos": lambda arch: _of_rpm(redhat.centos(arch=arch)),
     "fedora": lambda arch: _of_rpm(redhat.fedora(arch=arch)),
+    "gentoo": _of_gentoo,
     "opensuse": lambda arch: _of_rpm(suse.leap(arch=arch)),
     "ubuntu": _of_ubuntu,
 }
@@ -72,8 +84,9 @@ def main() -> None:
     with contextlib.ExitStack() as servers:
         for number, (name, one) in enumerate(found.items()):
             address = servers.enter_context(served(one.place, options.port + number))
-            print(f"DIB_DISTRIBUTION_MIRROR={address}/{one.mirror} {one.variable}={one.key} \\")
-            print(f"    ./dibble build -a {options.arch} {name}-minimal vm", flush=True)
+            url = f"{address}/{one.mirror}".rstrip("/")
+            print(f"{one.more}DIB_DISTRIBUTION_MIRROR={url} {one.variable}={one.key} \\")
+            print(f"    ./dibble build -a {options.arch} {one.element or f'{name}-minimal'} vm", flush=True)
         threading.Event().wait()
 
 

@@ -42,7 +42,7 @@ def made(distribution: Distribution, cache: Path) -> Path:
     places = cache / "standins"
     (places / "payloads").mkdir(parents=True, exist_ok=True)
     place = places / f"{distribution.name}-{_digest(distribution, cache)}"
-    with _locked(places / f"{distribution.name}.lock"):
+    with locked(places / f"{distribution.name}.lock"):
         if not place.is_dir():
             for old in places.glob(f"{distribution.name}-*"):
                 shutil.rmtree(old)
@@ -179,7 +179,7 @@ class Signer:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.standins.rpm_file import Script
 
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
-_SKIPPED = tuple(
+SKIPPED = tuple(
     f"/{path}/"
     for path in (
         *("etc/cron.d", "etc/cron.daily", "etc/cron.weekly", "etc/init.d", "etc/rc2.d", "usr/share/bug"),
@@ -272,7 +272,7 @@ def packed(what: Files | Job, archive: Path) -> Packed:
         for path, entry in of_tree(deb.place / "root", deb.conffiles, GROUP_NAMES):
             place = f"/usr/lib/modules/{what.kernel}/{path.removeprefix('/boot/').removesuffix(f'-{what.kernel}')}"
             path = place if what.kernel and path.startswith("/boot/") else path  # noqa: PLW2901
-            if not f"{path}/".startswith(_SKIPPED) and path not in _OWNED_BY_FILESYSTEM and path != "/boot":
+            if not f"{path}/".startswith(SKIPPED) and path not in _OWNED_BY_FILESYSTEM and path != "/boot":
                 files.entries[path] = entry
     if what.name == "rpm":
         files.file("/usr/lib/rpm/macros.d/macros.dbpath", f"%_dbpath {what.database}\n")

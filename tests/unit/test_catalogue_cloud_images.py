@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.unit.hook_build import SYSTEM, HookBuild, after, downloads
-
-from dibble.sandbox.process import run
+from tests.unit.hook_build import HookBuild, after, downloads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,24 +123,39 @@ def test_rhel_says_which_image_it_wants(build: HookBuild) -> None:
     ],
 )
 def test_a_profile_of_gentoo_has_its_stage(build: HookBuild, profile: str, init: str, stage: str) -> None:
-    listing = f"# Latest\n20261101T000000Z/{stage}-20261101T000000Z.tar.xz 300\n"
-    downloads(
-        build, {f"latest-{stage}.txt": listing, "service-keys.gpg": "x", f"{stage}-20261101T000000Z.tar.xz.asc": "x"}
-    )
-    (build.root / "web/etc").mkdir()
-    run(
-        ["tar", "-cJf", f"{build.root}/web/{stage}-20261101T000000Z.tar.xz", "-C", f"{build.root}/web", "./etc"],
-        env={"PATH": SYSTEM},
-    )
+    build.fake("dib-engine")
     build.run(
         "gentoo/root.d/10-gentoo-image", env={"ARCH": "amd64", "GENTOO_PROFILE": profile, "DIB_INIT_SYSTEM": init}
     )
-    assert set(after(build.calls, "-f")) == {"13EBBDBEDE7A12775DFDB1BABB572E0E2D182910"}
+    assert build.calls[:3] == ["dib-engine", "bootstrap", "portage"]
+    asked = {
+        option: after(build.calls, f"--{option}") for option in ("stage", "profile", "mirror", "key", "fingerprint")
+    }
+    assert asked == {
+        "stage": [stage],
+        "profile": [profile],
+        "mirror": ["https://distfiles.gentoo.org"],
+        "key": ["https://qa-reports.gentoo.org/output/service-keys.gpg"],
+        "fingerprint": ["13EBBDBEDE7A12775DFDB1BABB572E0E2D182910", "DCD05B71EAB94199527F44ACDB6B8C1F96D8BF6D"],
+    }
 
 
-def test_a_stage_with_a_bad_signature_is_not_unpacked(build: HookBuild) -> None:
-    downloads(build, {"latest-stage3-amd64-openrc.txt": "x/stage3.tar.xz 1\n", "service-keys.gpg": "x"})
-    (build.root / "forged").touch()
-    env = {"ARCH": "amd64", "GENTOO_PROFILE": "default/linux/amd64/23.0", "DIB_INIT_SYSTEM": "openrc"}
-    build.run("gentoo/root.d/10-gentoo-image", status=1, env=env)
-    assert [path.name for path in build.target.iterdir()] == ["etc"]
+def test_gentoo_trusts_the_keys_it_is_given_and_keeps_the_mirror(build: HookBuild) -> None:
+    build.fake("dib-engine")
+    hosts = build.target / "etc/portage/binrepos.conf/gentoobinhost.conf"
+    hosts.parent.mkdir(parents=True)
+    hosts.write_text(
+        "[gentoobinhost]\nsync-uri = https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64\n"
+    )
+    key = build.root / "key.asc"
+    key.write_text("-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
+    env = {"ARCH": "arm64", "GENTOO_PROFILE": "default/linux/arm64/23.0", "DIB_INIT_SYSTEM": "openrc"}
+    own = {"GENTOO_RELEASE_KEYS": str(key), "DIB_DISTRIBUTION_MIRROR": "http://mirror/gentoo"}
+    build.run("gentoo/root.d/10-gentoo-image", env=env | own)
+    assert after(build.calls, "--key") == ["-----BEGIN PGP PUBLIC KEY BLOCK-----"]
+    assert "--fingerprint" not in build.calls
+    assert "http://mirror/gentoo/releases/amd64/binpackages" in hosts.read_text()
+    assert (build.target / "etc/portage/make.conf").read_text() == '\nGENTOO_MIRRORS="http://mirror/gentoo"\n'
+
+    done = build.run("gentoo/root.d/10-gentoo-image", status=1, env=env | {"GENTOO_RELEASE_KEYS": "/nowhere.asc"})
+    assert "/nowhere.asc is not a file that the build can see" in done.output

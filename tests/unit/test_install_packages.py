@@ -134,9 +134,18 @@ def test_only_a_zypper_that_did_its_work_counts_as_done(build: HookBuild, status
 def test_portage_fetches_its_tree_first_and_cleans_up_after_removing(build: HookBuild) -> None:
     build.fake("emerge")
     build.fake("emerge-webrsync")
-    build.run("gentoo/bin/install-packages", "-e", "app/x")
+    build.run("gentoo/bin/install-packages", "-e", "app/x", env={"GENTOO_EMERGE_ENV": "MAKEOPTS=-j1"})
     calls = " ".join(build.calls)
     assert calls.index("emerge-webrsync") < calls.index("--deselect app/x") < calls.index("--depclean")
+
+
+def test_dibbles_engine_calls_emerge_unless_it_wants_variables_of_its_own(build: HookBuild) -> None:
+    for name in ("emerge", "emerge-webrsync", "dib-engine"):
+        build.fake(name)
+    for words in (["app/x", "app/y"], ["-e", "app/x"], ["-u"]):
+        build.run("gentoo/bin/install-packages", *words)
+    calls = [call for call in build.calls if call not in ("emerge-webrsync", "--quiet")]
+    assert " ".join(calls) == "dib-engine install app/x app/y dib-engine remove app/x dib-engine upgrade"
 
 
 def test_debians_names_are_mapped_with_a_warning(build: HookBuild) -> None:

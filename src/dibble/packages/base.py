@@ -7,7 +7,9 @@ from pathlib import Path  # noqa: TC003 - dataclass field type
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from dibble.packages.apt_state import RepositoryState
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,10 @@ class Transaction:
         """What else a package manager keeps of a transaction, as plain JSON data."""
         return {}
 
+    def as_json(self) -> dict[str, Any]:
+        """The transaction as plain JSON data, in the form that all kinds share (`AptTransaction.from_json`)."""
+        return as_data(self, ())
+
     def __bool__(self) -> bool:
         return bool(self.install or self.upgrade or self.remove)
 
@@ -74,6 +80,23 @@ def request_data(transaction: Transaction, verb: str, words: Sequence[str]) -> d
         "upgrade": rows(transaction.upgrade),
         "remove": list(transaction.remove),
         **transaction.choice(),
+    }
+
+
+def as_data(transaction: Transaction, manual: Sequence[str]) -> dict[str, Any]:
+    """A transaction as plain JSON data, in the form that all kinds share (`AptTransaction.from_json`)."""
+
+    def rows(packages: Sequence[Package]) -> list[dict[str, Any]]:
+        names = ("name", "version", "arch", "url", "sha256", "size")
+        return [{name: getattr(package, name) for name in names} for package in packages]
+
+    return {
+        "install": rows(transaction.install),
+        "upgrade": rows(transaction.upgrade),
+        "remove": list(transaction.remove),
+        "manual": list(manual),
+        "marks": True,
+        "local": [],
     }
 
 
@@ -116,3 +139,55 @@ class PackageManager(Protocol):
     def apply(self, transaction: Transaction) -> None: ...
 
     def installed(self) -> list[Package]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerSettings:
+    """`root` is the mounted target as our process sees it; `arch` Debian's name. Others as in `AptSettings`."""
+
+    root: Path
+    arch: str
+    blobs_dir: Path
+    state_dir: Path
+    scratch: Path
+    offline: bool = False
+    max_age_s: int = 3600
+    epoch: int | None = None
+
+
+class TargetManager(PackageManager, Protocol):
+    """What the engine asks of the package managers besides APT, whose work goes into layers of its own."""
+
+    name: str
+    kind: str
+    """The kind of what a step's result depends on (`store.layers.Input`)."""
+
+    @staticmethod
+    def owns(root: Path) -> bool:
+        """Whether a root's packages are for it to manage."""
+        ...
+
+    def upgrade(self) -> Transaction:
+        """What bringing all packages to their newest versions comes to."""
+        ...
+
+    def foresee(
+        self,
+        earlier: Sequence[Transaction],
+        install: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        *,
+        upgrade: bool = False,
+    ) -> Transaction:
+        """What a request comes to after `earlier`, without a root. Raises NotKnownYet where only a root can tell."""
+        ...
+
+    def apply(self, transaction: Transaction, on_line: Callable[[str], None] | None = None) -> None: ...
+
+    def use_target_sources(self) -> None: ...
+
+    def use_bootstrap_sources(self, request: BootstrapRequest) -> None: ...
+
+    def repositories(self) -> tuple[RepositoryState, ...]:
+        """What the last answer depends on."""
+        ...

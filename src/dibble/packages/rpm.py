@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dibble.errors import PackageError, SignatureError
-from dibble.packages.base import Download, Package, Transaction
+from dibble.packages.base import Download, Package, Transaction, as_data
 from dibble.packages.rpm_database import RpmDatabase
 from dibble.packages.rpm_keys import Keyring, key_texts
 
@@ -20,25 +20,11 @@ if TYPE_CHECKING:
 
     from dibble.events import Events
     from dibble.packages.apt_state import RepositoryState
-    from dibble.packages.base import BootstrapRequest
+    from dibble.packages.base import BootstrapRequest, ManagerSettings
     from dibble.sandbox.toolbox import Toolbox
 
 GROUP = "rpm"
 """The group of tools."""
-
-
-@dataclass(frozen=True, slots=True)
-class RpmSettings:
-    """`root` is the mounted target as our process sees it; `arch` Debian's name. Others as in `AptSettings`."""
-
-    root: Path
-    arch: str
-    blobs_dir: Path
-    state_dir: Path
-    scratch: Path
-    offline: bool = False
-    max_age_s: int = 3600
-    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +45,7 @@ class RpmTransaction(Transaction):
     manual: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The transaction as plain JSON data, in the form that all kinds share (`AptTransaction.from_json`)."""
-
-        def rows(packages: Sequence[Package]) -> list[dict[str, Any]]:
-            names = ("name", "version", "arch", "url", "sha256", "size")
-            return [{name: getattr(package, name) for name in names} for package in packages]
-
-        return {
-            "install": rows(self.install),
-            "upgrade": rows(self.upgrade),
-            "remove": list(self.remove),
-            "manual": list(self.manual),
-            "marks": True,
-            "local": [],
-        }
+        return as_data(self, self.manual)
 
 
 class RpmManager(ABC):
@@ -80,13 +53,13 @@ class RpmManager(ABC):
 
     kind = "rpm-md"
     """The kind of what a step's result depends on (`store.layers.Input`)."""
-    name: ClassVar[str]
+    name: str
     key_hint: ClassVar[str]
     """What to do about a key that is missing or not trusted."""
     backend: ClassVar[str] = "sqlite"
     """The kind of database that a bootstrap begins."""
 
-    def __init__(self, settings: RpmSettings, toolbox: Toolbox, events: Events) -> None:
+    def __init__(self, settings: ManagerSettings, toolbox: Toolbox, events: Events) -> None:
         self._settings = settings
         self._toolbox = toolbox
         self._events = events

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dibble.events import Events
-    from dibble.packages.rpm import RpmSettings
+    from dibble.packages.base import ManagerSettings
     from dibble.packages.rpm_keys import Keyring
     from dibble.packages.zypper_answers import Solvable
     from dibble.sandbox.toolbox import Toolbox
@@ -77,7 +77,7 @@ class Zypper(RpmManager):
     )
     backend = "ndb"  # which openSUSE's rpm has
 
-    def __init__(self, settings: RpmSettings, toolbox: Toolbox, events: Events) -> None:
+    def __init__(self, settings: ManagerSettings, toolbox: Toolbox, events: Events) -> None:
         super().__init__(settings, toolbox, events)
         place = settings.state_dir / "zypper"
         self._metadata = Metadata(place, offline=settings.offline, max_age_s=settings.max_age_s)

@@ -293,8 +293,8 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
 
     from dibble.packages.apt import Apt
     from dibble.packages.apt_decide import AptSettings
+    from dibble.packages.base import ManagerSettings
     from dibble.packages.kernel_modules import SCRATCH_BYTES
-    from dibble.packages.rpm import RpmManager, RpmSettings
     from dibble.registry import load, names
     from dibble.run.executor import Executor
     from dibble.sandbox.binfmt import is_foreign
@@ -323,27 +323,28 @@ def open_executor(plan: Build, workspace: Workspace, layers: LayerStore | None =
         native=(host_arch(), workspace.new_directory("native")) if is_foreign(plan.request.arch) else None,
     )
 
-    def rpm(kind: type[RpmManager]) -> RpmManager:
-        rpm_settings = RpmSettings(
+    def settings_of(name: str) -> ManagerSettings:
+        return ManagerSettings(
             root=workspace.target,
             arch=plan.request.arch,
             blobs_dir=plan.store.blobs,
             state_dir=plan.store.repositories,
-            scratch=workspace.new_directory(kind.name),
+            scratch=workspace.new_directory(name),
             offline=plan.request.offline,
             max_age_s=plan.request.max_age_s,
             epoch=plan.epoch,
         )
-        return kind(rpm_settings, workspace.toolbox, plan.events)
 
-    kinds: list[type] = [load("package_managers", name) for name in names("package_managers")]
+    others = [name for name in names("package_managers") if name != "apt"]
     return Executor(
         request=plan.request,
         element_set=plan.elements,
         workspace=workspace,
         layers=layers or LayerStore(plan.store),
         apt=Apt(settings, workspace.toolbox, plan.events),
-        others={kind.name: rpm(kind) for kind in kinds if issubclass(kind, RpmManager)},
+        others={
+            name: load("package_managers", name)(settings_of(name), workspace.toolbox, plan.events) for name in others
+        },
         events=plan.events,
         environment=plan.environment,
         late=plan.late,

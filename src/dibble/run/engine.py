@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from dibble.events import Events
     from dibble.packages.apt import Apt
     from dibble.packages.apt_resolve import AptTransaction
-    from dibble.packages.base import BootstrapRequest, Package, Transaction
-    from dibble.packages.rpm import RpmManager, RpmTransaction
+    from dibble.packages.base import BootstrapRequest, Package, TargetManager, Transaction
     from dibble.run.control import Call
     from dibble.sandbox.workspace import Workspace
 
@@ -42,7 +41,7 @@ class Engine:
 
     def __init__(
         self,
-        managers: tuple[Apt, Mapping[str, RpmManager]],
+        managers: tuple[Apt, Mapping[str, TargetManager]],
         elements: tuple[Element, ...],
         workspace: Workspace,
         events: Events,
@@ -106,7 +105,7 @@ class Engine:
         self._note(request_data(transaction, "install" if names else "remove", names or remove), manager)
         manager.apply(transaction, on_line)
 
-    def _of_target(self) -> Apt | RpmManager:
+    def _of_target(self) -> Apt | TargetManager:
         """The package manager of the mounted target."""
         target = self._workspace.target
         return next((manager for manager in self._others.values() if manager.owns(target)), self.apt)
@@ -128,7 +127,7 @@ class Engine:
 
     def foreseen(
         self, verb: str, words: Sequence[str], earlier: Sequence[AptTransaction], bootstrap: Sequence[str]
-    ) -> AptTransaction | RpmTransaction:
+    ) -> Transaction:
         """What a request will come to after `earlier` ones, of which that with the words `bootstrap` began the root.
 
         The repositories that it was resolved from are then in `inputs`.
@@ -136,7 +135,7 @@ class Engine:
         manager = self._manager(words if verb == "bootstrap" else bootstrap or ("apt",))
         if verb != "bootstrap" and bootstrap:
             manager.use_bootstrap_sources(bootstrap_request(bootstrap))
-        transaction: AptTransaction | RpmTransaction
+        transaction: Transaction
         if verb == "bootstrap":
             transaction = manager.bootstrap(bootstrap_request(words))
         elif verb == "upgrade":
@@ -148,7 +147,7 @@ class Engine:
         self._note({}, manager)
         return transaction
 
-    def _manager(self, bootstrap: Sequence[str]) -> Apt | RpmManager:
+    def _manager(self, bootstrap: Sequence[str]) -> Apt | TargetManager:
         """The package manager that a root begun with these words has."""
         return self._others.get(bootstrap[0], self.apt) if bootstrap else self.apt
 
@@ -177,7 +176,7 @@ class Engine:
             self._workspace.unmount_target()
         return len(transaction.install)
 
-    def _begun_by(self, manager: RpmManager, request: BootstrapRequest, call: Call) -> int:
+    def _begun_by(self, manager: TargetManager, request: BootstrapRequest, call: Call) -> int:
         transaction = manager.bootstrap(request)
         self._note(request_data(transaction, "bootstrap", call.arguments), manager)
         manager.fetch(transaction)
@@ -353,7 +352,7 @@ class Engine:
         if asked:
             note_origin(kind, name, token, self._workspace.session.store.repositories)
 
-    def _note(self, request: dict[str, Any], manager: Apt | RpmManager | None = None) -> None:
+    def _note(self, request: dict[str, Any], manager: Apt | TargetManager | None = None) -> None:
         """Note what was asked for, and the repositories that the answer depends on."""
         self.requests.append(request)
         manager = manager or self.apt

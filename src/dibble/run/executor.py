@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from dibble.elements.model import ElementSet
     from dibble.events import Events
     from dibble.packages.apt import Apt
-    from dibble.packages.base import Transaction
-    from dibble.packages.rpm import RpmManager
+    from dibble.packages.base import TargetManager, Transaction
     from dibble.plan.step import Key
     from dibble.recipe.model import Request
     from dibble.run.mounted_tree import Masks
@@ -75,7 +74,7 @@ class Executor:
         workspace: Workspace,
         layers: LayerStore,
         apt: Apt,
-        others: Mapping[str, RpmManager],
+        others: Mapping[str, TargetManager],
         events: Events,
         environment: Mapping[str, str],
         late: Mapping[str, str],

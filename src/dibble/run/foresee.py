@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dibble.errors import DibbleError
+from dibble.errors import DibbleError, NotKnownYet
 from dibble.packages.apt_foresee import automatic_after, installed_after
 from dibble.packages.apt_resolve import AptTransaction, are_newest
 from dibble.packages.base import Package, request_data
@@ -39,14 +39,14 @@ _CALLS_ENGINE = re.compile(rb"\b(dib-engine|install-packages|package-(?:un)?inst
 _ASKED, _RESOLVED = "asked", "resolved"
 
 
-def foresee(known: Build, plan: Plan) -> Foreseen:
-    """The requests of every step that runs, as in `History.requests`.
+def foresee(known: Build, plan: Plan) -> tuple[Foreseen, str]:
+    """The requests of every step that runs, as in `History.requests`, and why those of later ones cannot be told yet.
 
     Raises FetchError where tools or package lists cannot be had, PackageError where a request cannot be met.
     """
     work = _Foresight(known, plan)
     if work.from_facts():
-        return work.found
+        return work.found, work.unknown
     from dibble.sandbox.enter import run_in_namespace
 
     return run_in_namespace(work.inside, network=not known.request.offline)
@@ -64,6 +64,8 @@ class _Foresight:
     inputs: tuple[Input, ...] = ()
     bootstrap: tuple[str, ...] = ()
     executor: Executor | None = None
+    unknown: str = ""
+    """Why there is no more in `found`: what follows, only the tree can tell that is not there yet."""
 
     @property
     def _facts(self) -> Facts:
@@ -73,7 +75,7 @@ class _Foresight:
         """Find everything among what is known; False as soon as something has to be found out."""
         return self._go()
 
-    def inside(self) -> Foreseen:
+    def inside(self) -> tuple[Foreseen, str]:
         """Find out what is missing, in the namespace."""
         import contextlib
 
@@ -87,7 +89,7 @@ class _Foresight:
             stack.callback(self.executor.close)
             self.found, self.earlier, self.inputs, self.bootstrap = {}, [], (), ()
             self._go()
-        return self.found
+        return self.found, self.unknown
 
     def _go(self) -> bool:
         for planned in self.plan.steps:
@@ -101,7 +103,11 @@ class _Foresight:
                 continue  # nobody can tell
             requests = []
             for verb, words in asked:
-                transaction = self._resolved(verb, words)
+                try:
+                    transaction = self._resolved(verb, words)
+                except NotKnownYet as error:
+                    self.unknown = str(error)
+                    return True
                 if transaction is None:
                     return False
                 self.earlier.append(transaction)
@@ -214,6 +220,6 @@ def _state_of(transactions: Sequence[AptTransaction]) -> str:
 def foreseen_or_reason(known: Build, plan: Plan) -> tuple[Foreseen, str]:
     """What is foreseen and, where that cannot be had, why; the rest of a plan stands without it."""
     try:
-        return foresee(known, plan), ""
+        return foresee(known, plan)
     except DibbleError as error:
         return {}, str(error).splitlines()[0]

@@ -18,4 +18,4 @@ esac
 export GENTOO_PORTAGE_CLEANUP=${GENTOO_PORTAGE_CLEANUP:-True}
 export GENTOO_PYTHON_TARGETS=${GENTOO_PYTHON_TARGETS:-}
 export GENTOO_OVERLAYS=${GENTOO_OVERLAYS:-}
-export GENTOO_EMERGE_DEFAULT_OPTS=${GENTOO_EMERGE_DEFAULT_OPTS:---binpkg-respect-use --rebuilt-binpkgs=y --buildpkg --usepkg}
+export GENTOO_EMERGE_DEFAULT_OPTS=${GENTOO_EMERGE_DEFAULT_OPTS:---binpkg-respect-use --rebuilt-binaries=y --buildpkg --usepkg}
