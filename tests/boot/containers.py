@@ -26,8 +26,11 @@ def container(person: Person, image: Path, place: Path, command: str) -> str:
     script = (
         f"export PATH=/usr/sbin:/usr/bin:/sbin:/bin; mkdir {place}/root\n"
         f"for layer in {layers}; do tar -C {place}/root -xf $layer; done\n"
-        f"mount -t proc proc {place}/root/proc; chroot {place}/root /bin/sh -c '{command}'\n"
-        f"umount {place}/root/proc; rm -rf {place}/root"
+        f"mount -t proc proc {place}/root/proc\n"
+        f"mkdir -p {place}/root/dev; touch {place}/root/dev/null; ln -sfn /proc/self/fd {place}/root/dev/fd\n"
+        f"mount --bind /dev/null {place}/root/dev/null\n"
+        f"chroot {place}/root /bin/sh -c '{command}'\n"
+        f"umount {place}/root/proc {place}/root/dev/null; rm -rf {place}/root"
     )
     words = ("unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--pid", "--fork", "sh", "-ec", script)
     return person.run(words).stdout
