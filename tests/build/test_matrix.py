@@ -96,6 +96,21 @@ def test_cells_share_what_they_have_in_common(small: SmallElements) -> None:
     small.person.dibble("build", "cell.yaml", cwd=cell, env=small.environment())  # the same by hand
 
 
+def test_a_run_leaves_its_table_its_reports_and_a_line_in_the_history(small: SmallElements) -> None:
+    small.write("../m.yaml", SQUARE)
+    history = {"DIBBLE_HISTORY": str(small.place / "history.sqlite")}
+    done = small.person.dibble("matrix", "m.yaml", cwd=small.place, env=small.environment(**history))
+    assert "|one-tar|success|" in done.stdout
+    assert f"report: {small.place}/m-matrix/report.html" in done.stdout
+    kept = {path.name for path in (small.place / "m-matrix").iterdir()}
+    assert {"report.html", "junit.xml", "results.json"} <= kept
+    again = small.person.dibble("report", "m-matrix", cwd=small.place, env=small.environment(**history))
+    assert again.stdout in done.stdout
+    listed = small.person.dibble("report", "--history", "--json", cwd=small.place, env=small.environment(**history))
+    (run,) = json.loads(listed.stdout)["runs"]
+    assert run["outcomes"] == {"success": 4}
+
+
 class Running:
     """`dibble matrix` in the background, with gates that its cells wait at."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dibble.fleet.cells import Work
+    from dibble.fleet.model import MatrixRun
     from dibble.fleet.spec import Spec
 
 
@@ -133,10 +134,31 @@ def _run(spec: Spec, works: Sequence[Work], only: frozenset[str] | None, cwd: Pa
         finally:
             pool.close()
             events.close()
+    _report(run, directory, as_json=options["as_json"])
     status = status_of(run)
     if status == Interrupted.exit_status:
         raise Interrupted("stopped by the user", hint="the same command goes on with the cells that are not done")
     return status
+
+
+def _report(run: MatrixRun, directory: Path, *, as_json: bool) -> None:
+    """Keep the run in the history, leave its reports in its directory, and show the table.
+
+    Raises StoreError, once the reports are written, where the history cannot be used.
+    """
+    from dibble.cli.matrix_table import show_table
+    from dibble.fleet.history import History
+    from dibble.fleet.reports.html import FILE_NAME
+    from dibble.fleet.reports.write import write_reports
+
+    history = History(History.default_path(os.environ))
+    try:
+        history.record(run)
+    finally:
+        write_reports(run, directory, history)
+        if not as_json:
+            show_table(run)
+            click.echo(f"report: {directory / FILE_NAME}")
 
 
 def build_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, str]:

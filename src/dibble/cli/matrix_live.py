@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dibble.cli.display_live import BAR_WIDTH, clean, signs_for
-from dibble.cli.display_text import seconds_text
 from dibble.cli.matrix_plain import lines_of
 from dibble.fleet.events import CellEvent, CellFinished, CellStarted, MatrixFinished, MatrixStarted
+from dibble.wording import seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 from dibble.cli.display_plain import printable
-from dibble.cli.display_text import counted, seconds_text
 from dibble.fleet.events import CellFinished, CellStarted, MatrixFinished, MatrixStarted
+from dibble.wording import counted, seconds_text
 
 if TYPE_CHECKING:
     from dibble.events import Event

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,17 +103,13 @@ def _write(run: MatrixRun, directory: Path, history: History, html: Path | None,
 
 
 def _show(run: MatrixRun, *, as_json: bool) -> None:
+    from dibble.cli.matrix_table import show_table
     from dibble.fleet.reports.as_json import run_as_json
-    from dibble.fleet.reports.table import RunTable, table_text
 
     if as_json:
         click.echo(run_as_json(run), nl=False)
-    elif sys.stdout.isatty():
-        from rich.console import Console
-
-        Console().print(RunTable(run))
     else:
-        click.echo(table_text(run), nl=False)
+        show_table(run)
 
 
 def _is_good(run: MatrixRun) -> bool:
