@@ -40,6 +40,7 @@ LOG_OF_A_FAILURE = 32_000
 FAULTS_OF_THE_BUILD = frozenset(
     {
         FailureClass.MISSING_PACKAGE,
+        FailureClass.PACKAGES,
         FailureClass.UNSUPPORTED,
         FailureClass.SCRIPT,
         FailureClass.BOOT,
