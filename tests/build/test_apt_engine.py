@@ -357,9 +357,9 @@ def test_what_no_suite_has_is_named(ourselves: Person) -> None:
         ["refused", "decide", request(include=["openssh-servr", "vim-tiny"])],
         ["refused", "decide", request("trixxie")],
     )
-    assert package["kind"] == "PackageError"
+    assert package["kind"] == "NoSuchPackage"
     assert '"openssh-servr"' in package["message"]
     assert "trixie" in package["message"]
     assert "openssh-server" in package["hint"]
-    assert suite["kind"] == "FileGone"
+    assert suite["kind"] == "NoSuchSuite"
     assert f'{MIRROR} has no suite "trixxie"' in suite["message"]
