@@ -68,6 +68,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "fstab": "dibble.disk.nodes.fstab:Fstab",
     },
     "pools": {
+        "dask": "dibble.fleet.dask_pool:DaskPool",
         "local": "dibble.fleet.local:LocalPool",
     },
     "environments": {},  # presets: files in catalogue/environments, and what third parties add

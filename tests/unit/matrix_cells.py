@@ -58,6 +58,9 @@ class ScriptedPool:
     def free(self) -> int:
         return self.slots - len(self._running)
 
+    def takes(self, work: Work) -> bool:
+        return True
+
     def start(self, job: Job) -> None:
         assert self.free() > 0
         self.started.append(job.name)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dibble.fleet.cells import Work
     from dibble.fleet.model import MatrixRun
+    from dibble.fleet.pool import Pool
     from dibble.fleet.spec import Spec
 
 
@@ -45,6 +46,8 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
     metavar="N",
     help="Cells at a time; default: by cores and memory.",
 )
+@click.option("--scheduler", metavar="ADDRESS", help="Run the cells on the workers of this Dask scheduler.")
+@click.option("--remote", metavar="URL", help="Remote cache in which machines find each other's layers.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only cells whose name fits, and what they need.")
 @click.option("--fail-fast", is_flag=True, help="Stop everything at the first failure.")
 @click.option("--resume", is_flag=True, help="Keep what has succeeded, also where the last run came to its end.")
@@ -68,6 +71,7 @@ def matrix(file: Path, **options: Any) -> int:
     \b
     dibble matrix matrix.yaml
     dibble matrix matrix.yaml --only 'local/debian*' --fail-fast
+    dibble matrix matrix.yaml --scheduler tcp://HOST:8786 --remote s3://BUCKET/cache
     """
     from dibble.fleet.cells import cells_of
     from dibble.fleet.read_matrix import read_matrix
@@ -77,7 +81,7 @@ def matrix(file: Path, **options: Any) -> int:
         raise UsageError("--resume and --fresh exclude each other", hint="give one of them")
     host = this_host()
     spec = read_matrix(host.cwd / file, shown=str(file))
-    works = cells_of(spec, os.environ, host, max_cells=options["max_cells"])
+    works = cells_of(spec, os.environ, host, max_cells=options["max_cells"], here=not options["scheduler"])
     only = selected(works, options["only"]) if options["only"] else None
     if options["list_only"]:
         for work in works:
@@ -112,12 +116,17 @@ def _run(spec: Spec, works: Sequence[Work], only: frozenset[str] | None, cwd: Pa
     from dibble.recipe.load import cache_dir
 
     directory = cwd / (options["out"] or f"{spec.name}-matrix")
-    pool = registry.load("pools", "local")(options["jobs"])
+    environment = build_environment(os.environ, cwd)
+    remote = remote_of(options["remote"], environment, spec.base, cwd)
+    if options["remote"]:
+        environment["DIBBLE_REMOTE_CACHE"] = remote
+        environment.setdefault("DIBBLE_REMOTE_CACHE_PUSH", "yes")  # machines meet there, also by HTTP
+    pool = _pool(options, remote if environment.get("DIBBLE_REMOTE_CACHE_PUSH") != "no" else "", bool(remote))
     settings = Settings(
         matrix=spec.name,
         directory=directory,
         store=cache_dir(os.environ),
-        environment=build_environment(os.environ, cwd),
+        environment=environment,
         fail_fast=options["fail_fast"],
         only=only,
         slots=pool.slots,
@@ -139,6 +148,25 @@ def _run(spec: Spec, works: Sequence[Work], only: frozenset[str] | None, cwd: Pa
     if status == Interrupted.exit_status:
         raise Interrupted("stopped by the user", hint="the same command goes on with the cells that are not done")
     return status
+
+
+def _pool(options: Mapping[str, Any], written_to: str, has_remote: bool) -> Pool:
+    """Where the cells run. `written_to` is the remote cache that all workers must be able to write to."""
+    if options["scheduler"] is None:
+        made: Pool = registry.load("pools", "local")(options["jobs"])
+    else:
+        made = registry.load("pools", "dask")(
+            options["jobs"], address=options["scheduler"], remote=written_to, is_cold=not has_remote
+        )
+    return made
+
+
+def remote_of(given: str | None, environment: Mapping[str, str], base: Mapping[str, Any], cwd: Path) -> str:
+    """The remote cache of the builds, as the command line, the environment or the file says; empty for none."""
+    from dibble.store.transport import is_local
+
+    found = given or environment.get("DIBBLE_REMOTE_CACHE") or str(base.get("remote-cache", ""))
+    return str(cwd / found) if found and "://" not in found and is_local(found) else found
 
 
 def _report(run: MatrixRun, directory: Path, *, as_json: bool) -> None:

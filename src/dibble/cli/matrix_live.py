@@ -16,6 +16,7 @@ from rich.text import Text
 
 from dibble.cli.display_live import BAR_WIDTH, clean, signs_for
 from dibble.cli.matrix_plain import lines_of
+from dibble.events import Note
 from dibble.fleet.events import CellEvent, CellFinished, CellStarted, MatrixFinished, MatrixStarted
 from dibble.wording import seconds_text
 
@@ -60,7 +61,7 @@ class LiveMatrix:
             self._note(event)
         if isinstance(event, MatrixFinished):
             self._stop()
-        if isinstance(event, CellFinished | MatrixFinished | MatrixStarted):
+        if isinstance(event, CellFinished | MatrixFinished | MatrixStarted | Note):
             self._print(event)
         if isinstance(event, MatrixStarted):
             self._live = Live(

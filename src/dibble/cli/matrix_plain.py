@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 from dibble.cli.display_plain import printable
+from dibble.events import Note
 from dibble.fleet.events import CellFinished, CellStarted, MatrixFinished, MatrixStarted
 from dibble.wording import counted, seconds_text
 
@@ -22,6 +23,8 @@ def lines_of(event: Event) -> list[str]:
             if event.done:
                 lines.append(f"going on with run {event.run}: {counted(event.done, 'cell')} done")
             return lines
+        case Note():
+            return [f"warning: {event.text}" if event.level == "warning" else event.text]
         case CellStarted():
             return [f"{event.cell}: started" + (f", try {event.attempt}" if event.attempt > 1 else "")]
         case CellFinished():

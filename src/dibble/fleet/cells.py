@@ -55,8 +55,10 @@ class Work:
     """For the row tox: the checkout whose unit tests are run."""
 
 
-def cells_of(spec: Spec, environ: Mapping[str, str], host: Host, *, max_cells: int | None = None) -> list[Work]:
-    """All cells, host by host and in the order of the file's axes.
+def cells_of(
+    spec: Spec, environ: Mapping[str, str], host: Host, *, max_cells: int | None = None, here: bool = True
+) -> list[Work]:
+    """All cells, host by host and in the order of the file's axes. `here`: this machine builds them.
 
     Raises RecipeError for a matrix that is too big, empty, or contradicts itself, and what a cell's recipe raises, with
     the cell named.
@@ -74,7 +76,7 @@ def cells_of(spec: Spec, environ: Mapping[str, str], host: Host, *, max_cells: i
             hint=f"if it is meant: dibble matrix --max-cells {count}, or max-cells: {count} in the file",
             where=Where(spec.shown),
         )
-    context = _Context(spec, environ, host)
+    context = _Context(spec, environ, host, here=here)
     works = [context.work(values, ()) for values in _kept(spec)]
     for include in spec.include:
         works += [context.work(values, (include,)) for values in _included(spec, include)]
@@ -149,10 +151,11 @@ def _check_names(works: Sequence[Work], spec: Spec) -> None:
 class _Context:
     """What all cells of one matrix are made with."""
 
-    def __init__(self, spec: Spec, environ: Mapping[str, str], host: Host) -> None:
+    def __init__(self, spec: Spec, environ: Mapping[str, str], host: Host, *, here: bool) -> None:
         self._spec = spec
         self._environ = environ
         self._host = host
+        self._here = here
         self._content: dict[Path, str] = {}
         self._said = sorted(
             (name, value)
@@ -184,7 +187,7 @@ class _Context:
             "build", data, tree, policy,
             base=_digest([host, {axis: axes[axis] for axis in _BASE_AXES if axis in axes}]),
             tree=_digest([host, own]),
-            unsupported=unsupported(request, architectures, where),
+            unsupported=unsupported(request, architectures, where, here=self._here),
             image="-".join(value.name for value in values if value.axis not in _NOT_IN_NAME) or "image",
         )  # fmt: skip
 
@@ -206,7 +209,7 @@ class _Context:
                     name, value.name, HOSTGEN, self._key(HOSTGEN, data, request, HostTree(), policy),
                     {HOST: value.name}, allow_failure=allow,
                 )  # fmt: skip
-                reason = unsupported(request, (), value.where)
+                reason = unsupported(request, (), value.where, here=self._here)
                 base = _digest([LOCAL, data])
                 found.append(Work(cell, "hostgen", data, HostTree(), policy, base, base, reason))
                 needs = (name,)

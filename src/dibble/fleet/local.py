@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from dibble.fleet.cells import Work
     from dibble.fleet.pool import Job, JobResult, Message
 
     Run = Callable[[Job, Callable[[Mapping[str, Any]], None], Stop], JobResult]
@@ -35,6 +36,9 @@ class LocalPool:
         if room > 0 and self._running and not self._fixed and available_bytes() < MEMORY_OF_A_BUILD:
             return 0  # what runs has grown; a build more would push all of them out of memory
         return max(0, room)
+
+    def takes(self, work: Work) -> bool:
+        return True
 
     def start(self, job: Job) -> None:
         stop = Stop()

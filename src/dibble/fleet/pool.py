@@ -43,6 +43,8 @@ class JobResult:
     boot: str = ""
     interrupted: bool = False
     """It was stopped on our demand, and says nothing of the cell."""
+    lost: bool = False
+    """What ran it is gone, and it says nothing of the cell either: it is tried elsewhere, whatever its retries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,15 @@ class Ended:
     result: JobResult
 
 
-Message = Progress | Ended
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about the pool that the user should know."""
+
+    text: str
+    warning: bool = False
+
+
+Message = Progress | Ended | Notice
 
 
 class Pool(Protocol):
@@ -76,11 +86,17 @@ class Pool(Protocol):
     def free(self) -> int:
         """How many jobs may be started now."""
 
+    def takes(self, work: Work) -> bool:
+        """Whether there is room for this cell now. Asked while something is free."""
+
     def start(self, job: Job) -> None:
-        """Begin a job; returns at once."""
+        """Begin a job that it takes; returns at once."""
 
     def wait(self, timeout_s: float) -> Sequence[Message]:
-        """What has come meanwhile, in order; waits for the first of it at most so long."""
+        """What has come meanwhile, in order; waits for the first of it at most so long.
+
+        Raises DibbleError when nothing can run any more.
+        """
 
     def stop(self) -> Sequence[Message]:
         """End what runs in good order, and give what comes until then. Nothing can be started any more."""

@@ -14,7 +14,7 @@ from dibble.fleet.choose import next_of
 from dibble.fleet.classify import PASSING
 from dibble.fleet.events import CellEvent, CellFinished, CellStarted, MatrixFinished, MatrixStarted
 from dibble.fleet.model import CellResult, MatrixRun, Outcome
-from dibble.fleet.pool import Ended, Job, Progress
+from dibble.fleet.pool import Job, Notice, Progress
 from dibble.fleet.state import kept
 from dibble.fleet.work import LOG
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from dibble.fleet.state import Journal, RunState
 
 WAIT_SECONDS = 1.0
+LOST_TRIES = 3
+"""How often a cell is tried again because what ran it was gone; it may be the cell that takes its worker along."""
 CELLS, HOSTS = "cells", "hosts"
 
 
@@ -75,6 +77,7 @@ class Runner:
         }
         self._running: dict[str, Work] = {}
         self._tried: dict[str, list[Attempt]] = {}
+        self._lost: Counter[str] = Counter()
         self._begun_bases: set[str] = set()
         self._scheduling = 0.0  # seconds spent in this file, the pool's waiting not counted
         self._interrupted = False
@@ -95,8 +98,8 @@ class Runner:
                 with self._timed():
                     self._skip_hopeless()
                     self._start_ready()
-                if not self._running:
-                    continue
+                if not self._running and not self._waiting:
+                    break
                 messages = self._pool.wait(WAIT_SECONDS)
                 with self._timed():
                     for message in messages:
@@ -185,7 +188,7 @@ class Runner:
     def _start_ready(self) -> None:
         free = self._pool.free()
         while free > 0:
-            ready = (work for work in self._waiting.values() if self._is_ready(work))
+            ready = (work for work in self._waiting.values() if self._is_ready(work) and self._pool.takes(work))
             work = next_of(ready, self._running.values(), self._begun_bases)
             if work is None:
                 return
@@ -222,7 +225,9 @@ class Runner:
     def _handle(self, message: Message) -> None:
         if isinstance(message, Progress):
             self._events.send(CellEvent(cell=message.cell, data=message.event))
-        elif isinstance(message, Ended) and message.cell in self._running:
+        elif isinstance(message, Notice):
+            self._events.note(message.text, "warning" if message.warning else "info")
+        elif message.cell in self._running:
             self._ended(self._running.pop(message.cell), message.result)
 
     def _ended(self, work: Work, result: JobResult) -> None:
@@ -230,7 +235,8 @@ class Runner:
         if result.interrupted:
             self._waiting[name] = work
             return
-        self._begun_bases.add(work.base)
+        if not result.lost:
+            self._begun_bases.add(work.base)
         attempts = self._tried.setdefault(name, [])
         attempts.append(result.attempt)
         found = CellResult(
@@ -244,10 +250,14 @@ class Runner:
             boot=result.boot,
             log=f"{CELLS}/{name}/{LOG}",
         )
+        self._lost[name] += result.lost
+        failures = len(attempts) - self._lost[name]
         again = (
-            result.attempt.outcome is Outcome.FAILED
+            self._lost[name] <= LOST_TRIES
+            if result.lost
+            else result.attempt.outcome is Outcome.FAILED
             and result.attempt.failure in PASSING
-            and len(attempts) <= (work.policy.retries or 0)
+            and failures <= (work.policy.retries or 0)
         )
         if again:
             self._waiting[name] = work

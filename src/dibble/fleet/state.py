@@ -131,14 +131,14 @@ def result_of(data: Mapping[str, Any]) -> CellResult:
             **data,
             "cell": Cell(**{**cell, "needs": tuple(cell["needs"])}),
             "outcome": Outcome(data["outcome"]),
-            "attempts": tuple(_attempt(one) for one in data["attempts"]),
+            "attempts": tuple(attempt_of(one) for one in data["attempts"]),
             "timings": tuple((str(what), float(seconds)) for what, seconds in data["timings"]),
             "outputs": tuple(OutputFile(**one) for one in data["outputs"]),
         }
     )
 
 
-def _attempt(data: Mapping[str, Any]) -> Attempt:
+def attempt_of(data: Mapping[str, Any]) -> Attempt:
     failure = data["failure"]
     return Attempt(
         **{**data, "outcome": Outcome(data["outcome"]), "failure": FailureClass(failure) if failure else None}

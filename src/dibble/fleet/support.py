@@ -32,10 +32,11 @@ ARCHITECTURES = {
 _VARIANTS = ("-minimal", "-container", "-systemd-container")
 
 
-def unsupported(request: Request, architectures: Sequence[str], where: Where) -> str:
+def unsupported(request: Request, architectures: Sequence[str], where: Where, *, here: bool = True) -> str:
     """Why this cannot be built here, as one sentence that begins with no name of a cell; empty when it can.
 
-    `architectures` are those that the matrix says the distribution has, if any. Raises RecipeError for an element that
+    `architectures` are those that the matrix says the distribution has, if any. `here` is False where other machines
+    build: which programs they run is for them to say. Raises RecipeError for an element that
     there is not, UsageError for an architecture that is none.
     """
     catalogue = _catalogue(request.element_path)
@@ -53,7 +54,7 @@ def unsupported(request: Request, architectures: Sequence[str], where: Where) ->
         known = tuple(architectures) or ARCHITECTURES.get(distribution)
         if known and request.arch not in known:
             return f"there is no {distribution} for {request.arch}"
-    return _cannot_run(request.arch) if binfmt.is_foreign(request.arch) else ""
+    return _cannot_run(request.arch) if here and binfmt.is_foreign(request.arch) else ""
 
 
 @functools.cache

@@ -122,7 +122,7 @@ def _build(job: Job, listen: Listen, stop: Stop, seen: Seen) -> tuple[int, list[
         directory.mkdir(parents=True, exist_ok=True)
         if job.attempt == 1:
             (directory / LOG).unlink(missing_ok=True)
-        (directory / RECIPE).write_text(_recipe_text(job), encoding="utf-8")
+        (directory / RECIPE).write_text(recipe_text(job), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{directory} cannot be written: {error.strerror}", hint="see --out") from error
     return _watched(_command(job), job, stop, lambda event: _heard(event, seen, listen))
@@ -140,7 +140,7 @@ def _command(job: Job) -> list[str]:
     return in_tree(job, ["-P", "-s", "-m", "dibble", "build", "--json", RECIPE])
 
 
-def _recipe_text(job: Job) -> str:
+def recipe_text(job: Job) -> str:
     """The recipe of the cell, which builds it again by hand: `cd DIRECTORY && dibble build cell.yaml`."""
     from dibble.recipe.read import dumped
 
