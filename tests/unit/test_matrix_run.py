@@ -12,7 +12,6 @@ from tests.unit.matrix_cells import Heard, ScriptedPool, failure, run_of, succes
 from dibble.cli.matrix import build_environment, selected
 from dibble.cli.matrix_plain import lines_of
 from dibble.errors import HostError, ReadError, UsageError
-from dibble.fleet.choose import next_of
 from dibble.fleet.model import FailureClass, Outcome
 from dibble.fleet.nested import unpacked
 from dibble.fleet.run import status_of
@@ -162,20 +161,6 @@ def test_a_part_of_the_cells_can_be_built_and_the_rest_later(tmp_path: Path) -> 
     assert pool.started == ["c"]
     with pytest.raises(UsageError, match='no cell is named "x"'):
         selected(works, ["x"])
-
-
-def test_of_cells_with_one_base_one_makes_it_while_others_are_built() -> None:
-    debian, debian_too, fedora = work("a", base="d"), work("b", base="d"), work("c", base="f")
-    assert next_of([debian_too, fedora], [debian], set()) is fedora
-    assert next_of([debian_too], [debian], set()) is debian_too, "better than an idle core"
-    assert next_of([debian_too, fedora], [debian], {"d"}) is debian_too, "the base is there"
-
-
-def test_a_cell_that_shares_all_layers_with_a_running_one_comes_last() -> None:
-    running = work("a", base="d", tree="t")
-    same, near = work("b", base="d", tree="t"), work("c", base="d", tree="u")
-    assert next_of([same, near], [running], {"d"}) is near
-    assert next_of([], [running], set()) is None
 
 
 def test_relative_paths_in_variables_are_those_of_the_caller(tmp_path: Path) -> None:

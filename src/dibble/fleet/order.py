@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dibble.fleet.model import Cell
-    from dibble.fleet.spec import Spec
+    from dibble.fleet.spec import Need, Spec
 
 
 def needs_of(spec: Spec, cells: Sequence[Cell]) -> dict[str, list[str]]:
     """By name of a cell, the names of those that the rules want before it.
 
     A rule leads from a cell to those that have the values of `after`, and else its own. Raises RecipeError for a rule
-    that fits no cell, or leads to one that there is not.
+    that fits no cell, or leads to one that there is not. Linear in the number of cells, for each rule.
     """
     found: dict[str, list[str]] = {cell.name: [] for cell in cells}
     targets = [cell for cell in cells if cell.axes.keys() >= spec.axes.keys()]
@@ -26,13 +26,12 @@ def needs_of(spec: Spec, cells: Sequence[Cell]) -> dict[str, list[str]]:
         fitting = [cell for cell in targets if need.cells.fits(cell.axes)]
         if not fitting:
             raise RecipeError(f"there is no cell with {need.cells} that could need another", where=need.where)
+        after: dict[frozenset[tuple[str, str]], list[str]] = {}
+        for other in targets:
+            if need.after.fits(other.axes):
+                after.setdefault(_others(other, need), []).append(other.name)
         for cell in fitting:
-            kept = {axis: value for axis, value in cell.axes.items() if axis not in need.after.values}
-            wanted = [
-                other.name
-                for other in targets
-                if need.after.fits(other.axes) and all(other.axes[axis] == value for axis, value in kept.items())
-            ]
+            wanted = after.get(_others(cell, need), ())
             if not wanted:
                 raise RecipeError(
                     f"the cell {cell.name} needs one with {need.after}, and there is none",
@@ -41,6 +40,11 @@ def needs_of(spec: Spec, cells: Sequence[Cell]) -> dict[str, list[str]]:
                 )
             found[cell.name] += wanted
     return found
+
+
+def _others(cell: Cell, need: Need) -> frozenset[tuple[str, str]]:
+    """What a rule keeps of a cell: the values of the axes that `after` does not name."""
+    return frozenset((axis, value) for axis, value in cell.axes.items() if axis not in need.after.values)
 
 
 def check_order(cells: Sequence[Cell], shown: str) -> None:

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from dibble import __version__
 from dibble.fleet.cells import HOSTGEN, Work
-from dibble.fleet.choose import next_of
+from dibble.fleet.choose import Order, SharedLayers
 from dibble.fleet.classify import PASSING
 from dibble.fleet.events import CellEvent, CellFinished, CellStarted, MatrixFinished, MatrixStarted
 from dibble.fleet.model import CellResult, MatrixRun, Outcome
 from dibble.fleet.pool import Job, Notice, Progress
 from dibble.fleet.state import kept
+from dibble.fleet.waiting import Waiting
 from dibble.fleet.work import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dibble.events import Events
@@ -49,7 +50,10 @@ class Settings:
 
 
 class Runner:
-    """One run. `works` are all cells in the order in which they are shown; `state` has what an earlier part did."""
+    """One run. `works` are all cells in the order in which they are shown; `state` has what an earlier part did.
+
+    `order` decides which cell is started next; `now` tells the time, in seconds since the epoch.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,8 @@ class Runner:
         state: RunState,
         journal: Journal,
         events: Events,
+        order: Order | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._works = {work.cell.name: work for work in works}
         self._pool = pool
@@ -70,15 +76,18 @@ class Runner:
         self._results: dict[str, CellResult] = dict(
             kept(state, {name: work.cell for name, work in self._works.items()})
         )
-        self._waiting: dict[str, Work] = {
-            name: work
+        self._now = now
+        self._order = SharedLayers() if order is None else order
+        todo = [
+            work
             for name, work in self._works.items()
             if name not in self._results and (settings.only is None or name in settings.only)
-        }
+        ]
+        self._waiting = Waiting(todo, self._results, self._order)
         self._running: dict[str, Work] = {}
         self._tried: dict[str, list[Attempt]] = {}
         self._lost: Counter[str] = Counter()
-        self._begun_bases: set[str] = set()
+        self._has_failed = any(is_failure(result) for result in self._results.values())
         self._scheduling = 0.0  # seconds spent in this file, the pool's waiting not counted
         self._interrupted = False
 
@@ -98,20 +107,20 @@ class Runner:
                 with self._timed():
                     self._skip_hopeless()
                     self._start_ready()
-                if not self._running and not self._waiting:
+                if not self._waiting and not self._running:
                     break
                 messages = self._pool.wait(WAIT_SECONDS)
                 with self._timed():
                     for message in messages:
                         self._handle(message)
-                    if self._settings.fail_fast and self._has_failed():
+                    if self._settings.fail_fast and self._has_failed:
                         self._stop_early()
         except KeyboardInterrupt:
             self._interrupted = True
             self._drain()
         if len(self._results) == len(self._works):
             self._journal.end()
-        run = self.snapshot(ended=None if self._interrupted else time.time())
+        run = self.snapshot(ended=None if self._interrupted else self._now())
         built = len(self._results) - done
         self._events.send(
             MatrixFinished(
@@ -154,52 +163,37 @@ class Runner:
     # --- cells that are not built
 
     def _settle_unsupported(self) -> None:
-        for work in list(self._waiting.values()):
+        for work in self._waiting:
             if work.unsupported:
                 self._finish(work, CellResult(work.cell, Outcome.UNSUPPORTED, why=work.unsupported))
 
     def _skip_hopeless(self) -> None:
         """Cells that need one which was not built."""
-        changed = True
-        while changed:
-            changed = False
-            for work in list(self._waiting.values()):
-                for need in work.cell.needs:
-                    result = self._results.get(need)
-                    if result is not None and result.outcome is not Outcome.SUCCESS:
-                        self._finish(work, CellResult(work.cell, Outcome.SKIPPED, why=f"{need} was not built"))
-                        changed = True
-                        break
+        for work, need in self._waiting.hopeless():
+            self._finish(work, CellResult(work.cell, Outcome.SKIPPED, why=f"{need} was not built"))
 
     def _stop_early(self) -> None:
         """End what runs, and let the rest be."""
         for message in self._pool.stop():
             self._handle(message)
-        for work in [*self._running.values(), *self._waiting.values()]:
+        for work in [*self._running.values(), *self._waiting]:
             self._running.pop(work.cell.name, None)
             attempts = tuple(self._tried.get(work.cell.name, ()))
             self._finish(work, CellResult(work.cell, Outcome.SKIPPED, attempts, why="the run was stopped early"))
-
-    def _has_failed(self) -> bool:
-        return any(is_failure(result) for result in self._results.values())
 
     # --- cells that are
 
     def _start_ready(self) -> None:
         free = self._pool.free()
         while free > 0:
-            ready = (work for work in self._waiting.values() if self._is_ready(work) and self._pool.takes(work))
-            work = next_of(ready, self._running.values(), self._begun_bases)
+            work = self._waiting.take(self._pool.takes)
             if work is None:
                 return
             name = work.cell.name
-            self._running[name] = self._waiting.pop(name)
+            self._running[name] = work
             self._events.send(CellStarted(cell=name, attempt=len(self._tried.get(name, ())) + 1))
             self._pool.start(self._job(work))
             free -= 1
-
-    def _is_ready(self, work: Work) -> bool:
-        return all(need in self._results for need in work.cell.needs)
 
     def _job(self, work: Work) -> Job:
         settings = self._settings
@@ -232,11 +226,10 @@ class Runner:
 
     def _ended(self, work: Work, result: JobResult) -> None:
         name = work.cell.name
+        self._order.ended(work, made=not (result.interrupted or result.lost))
         if result.interrupted:
-            self._waiting[name] = work
+            self._waiting.again(work)
             return
-        if not result.lost:
-            self._begun_bases.add(work.base)
         attempts = self._tried.setdefault(name, [])
         attempts.append(result.attempt)
         found = CellResult(
@@ -260,14 +253,16 @@ class Runner:
             and failures <= (work.policy.retries or 0)
         )
         if again:
-            self._waiting[name] = work
+            self._waiting.again(work)
             self._tell(found, final=False)
         else:
             self._finish(work, found)
 
     def _finish(self, work: Work, result: CellResult) -> None:
-        self._waiting.pop(work.cell.name, None)
+        self._waiting.remove(work.cell.name)
+        self._waiting.done(work.cell.name, success=result.outcome is Outcome.SUCCESS)
         self._results[work.cell.name] = result
+        self._has_failed = self._has_failed or is_failure(result)
         self._journal.add(result)
         self._tell(result, final=True)
 

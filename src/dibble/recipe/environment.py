@@ -6,6 +6,7 @@ this is a list of what stays behind, not of what passes; the less of the machine
 
 from __future__ import annotations
 
+import functools
 import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -114,6 +115,7 @@ _OF_THIS_MACHINE = frozenset({"DIB_IMAGE_CACHE", "DIB_LOCKFILES"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
+@functools.lru_cache(maxsize=4096)  # every cell of a matrix asks for the same names
 def is_host_only(name: str) -> bool:
     """Whether the caller's variable of this name stays behind. Names that no shell can export stay behind as well."""
     return not _NAME.fullmatch(name) or any(fnmatchcase(name, pattern) for pattern, _ in HOST_ONLY)
