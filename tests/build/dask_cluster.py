@@ -76,8 +76,9 @@ class DaskCluster:
             self._network(space, len(self.namespaces) + 2)
         cache = self.place / name / "cache"
         cache.mkdir(parents=True, exist_ok=True)
+        self.person.dibble("tools", "fetch", "core")  # here, so that workers on one cache do not fetch it at once
         for part in ("tools", "blobs", "packages"):  # they do not come from a remote cache
-            (self.person.cache / part).mkdir(exist_ok=True)
+            (self.person.cache / part).mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 (cache / part).symlink_to(self.person.cache / part)
         argv = [

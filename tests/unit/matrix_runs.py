@@ -128,7 +128,7 @@ def _large_result(host: str, target: str, pace: float, steady: float, chance: ra
         return result(host, target, Outcome.SKIPPED, reason="debian-14/hostgen is needed, which failed")
     earlier: tuple[Attempt, ...] = ()
     if chance.random() > 0.985:
-        reason = "deb.debian.org did not answer for 60 s"
+        reason = "ftp.debian.org did not answer for 60 s"
         earlier = (Attempt("local", BEGAN, 21.0, Outcome.FAILED, FailureClass.NETWORK, reason, status=1),)
     share = [chance.uniform(0.1, 1) for _ in range(5)]
     names = ("bootstrap", "fetch packages", "install packages", "hooks of elements", "write qcow2")

@@ -7,23 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dibble.cli.options import expand_abbreviations, request_options, settings_of
+from dibble.cli.options import expand_abbreviations, request_options, schema_option, settings_of
 from dibble.recipe.load import requests_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dibble.recipe.options import Command
-
-
-def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        import json
-
-        from dibble.recipe.schema import json_schema
-
-        click.echo(json.dumps(json_schema(), indent=2))
-        context.exit()
 
 
 @click.command(
@@ -33,14 +23,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
 )
 @request_options("build")
 @click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON on standard output.")
-@click.option(
-    "--schema",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_schema,
-    help="Print the JSON schema of recipes.",
-)
+@schema_option("dibble.recipe.schema", "recipes")
 @click.argument("words", nargs=-1, metavar="ELEMENT... | FILE.yaml")
 def build(words: tuple[str, ...], as_json: bool, **values: Any) -> int:
     """Build an image from elements, or from a recipe in YAML.

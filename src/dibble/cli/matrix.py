@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dibble import registry
+from dibble.cli.options import schema_option
 from dibble.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
     from dibble.fleet.model import MatrixRun
     from dibble.fleet.pool import Pool
     from dibble.fleet.spec import Spec
-
-
-def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        import json
-
-        from dibble.fleet.schema import json_schema
-
-        click.echo(json.dumps(json_schema(), indent=2))
-        context.exit()
 
 
 @click.command(
@@ -55,14 +46,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @click.option("--max-cells", type=click.IntRange(min=1), metavar="N", help="Allow so many cells; default: 500.")
 @click.option("--list", "list_only", is_flag=True, help="Print the cells and build nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON on standard output.")
-@click.option(
-    "--schema",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_schema,
-    help="Print the JSON schema of matrix files.",
-)
+@schema_option("dibble.fleet.schema", "matrix files")
 def matrix(file: Path, **options: Any) -> int:
     """Build every cell of the matrix in FILE.yaml (docs/matrix.md).
 

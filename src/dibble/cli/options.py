@@ -121,3 +121,24 @@ def _ends_in_option_with_value(cluster: str, takes_value: Mapping[str, bool]) ->
         if takes_value.get(f"-{letter}", False):
             return position == len(cluster) - 1
     return False
+
+
+def schema_option(module: str, what: str) -> Callable[[Any], Any]:
+    """`--schema`: print what `json_schema` of a module, imported only then, gives, and end."""
+
+    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            import importlib
+            import json
+
+            click.echo(json.dumps(importlib.import_module(module).json_schema(), indent=2))
+            context.exit()
+
+    return click.option(
+        "--schema",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help=f"Print the JSON schema of {what}.",
+    )

@@ -25,7 +25,7 @@ from dibble.fleet.model import Attempt, FailureClass, Outcome, OutputFile
 from dibble.fleet.orders import arch_of, order_of
 from dibble.fleet.pieces import PIECE, piece, put_piece
 from dibble.fleet.place import Need, can_any, chosen, room
-from dibble.fleet.pool import Ended, JobResult, Notice, Progress
+from dibble.fleet.pool import Ended, JobResult, Notice, Progress, come
 from dibble.fleet.state import attempt_of
 from dibble.fleet.work import LOG, RECIPE, recipe_text
 
@@ -157,13 +157,7 @@ class DaskPool:
     def wait(self, timeout_s: float) -> Sequence[Message]:
         if self._cluster.failure is not None:
             raise self._cluster.failure
-        found: list[Message] = []
-        try:
-            found.append(self._taken(self._messages.get(timeout=timeout_s)))
-            while True:
-                found.append(self._taken(self._messages.get_nowait()))
-        except queue.Empty:
-            return found
+        return [self._taken(message) for message in come(self._messages, timeout_s)]
 
     def stop(self) -> Sequence[Message]:
         for task in self._tasks.values():
@@ -243,6 +237,8 @@ class DaskPool:
         from dibble.fleet.cluster import Lost
 
         name = self._cluster.name(task.worker)
+        from distributed.client import ClosedClientError
+
         try:
             result = self._done(task, name)
         except _Interrupted:
@@ -262,7 +258,8 @@ class DaskPool:
             return
         finally:
             if task.future is not None:
-                with contextlib.suppress(Exception):  # the scheduler may be gone, and with it all that is to be ended
+                # the scheduler, or our own client, may be gone, and with it all that is to be ended
+                with contextlib.suppress(ClosedClientError, OSError, RuntimeError):
                     task.future.cancel()
         self._messages.put(Ended(task.job.name, result))
 

@@ -7,7 +7,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from dibble.fleet.pool import Ended, Progress
+from dibble.fleet.pool import Ended, Progress, come
 from dibble.fleet.work import INTERRUPTED, Stop, run_job
 from dibble.sandbox.memory import MEMORY_OF_A_BUILD, available_bytes, builds_at_once
 
@@ -47,13 +47,7 @@ class LocalPool:
         thread.start()
 
     def wait(self, timeout_s: float) -> Sequence[Message]:
-        found: list[Message] = []
-        try:
-            found.append(self._taken(self._messages.get(timeout=timeout_s)))
-            while True:
-                found.append(self._taken(self._messages.get_nowait()))
-        except queue.Empty:
-            return found
+        return [self._taken(message) for message in come(self._messages, timeout_s)]
 
     def stop(self) -> Sequence[Message]:
         for _, stop in self._running.values():

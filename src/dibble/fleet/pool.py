@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence  # noqa: TC003 - dataclass field type
+import contextlib
+import queue
+from collections.abc import Iterator, Mapping, Sequence  # noqa: TC003 - dataclass field type
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass field type
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from dibble.fleet.cells import Work  # noqa: TC001 - dataclass field type
 from dibble.fleet.model import Attempt, OutputFile  # noqa: TC001 - dataclass field type
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +120,11 @@ class Seen:
     paths: dict[str, str] = field(default_factory=dict)
     """Of outputs: format → path."""
     failed: Mapping[str, Any] | None = None
+
+
+def come(messages: queue.SimpleQueue[T], timeout_s: float) -> Iterator[T]:
+    """What is in a queue, waiting for the first at most so many seconds."""
+    with contextlib.suppress(queue.Empty):
+        yield messages.get(timeout=timeout_s)
+        while True:
+            yield messages.get_nowait()

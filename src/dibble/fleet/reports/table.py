@@ -1,7 +1,7 @@
 """The table of targets (down) and hosts (across), with a note for each cause: in a terminal and as plain text.
 
 |fedora-44|success|-   1 -|
--   1 - mirror mid-sync: deb.debian.org lists packages that it does not have yet
+-   1 - mirror mid-sync: ftp.debian.org lists packages that it does not have yet
 """
 
 from __future__ import annotations
