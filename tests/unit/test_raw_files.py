@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from dibble.disk.graph import parse
-from dibble.disk.layout import layout_of
+from dibble.disk.layout import check_for_any_content, layout_of
 from dibble.disk.model import ContentSize, Defaults, Layout
 from dibble.disk.raw import write_raws
 from dibble.errors import DiskLayoutError
@@ -85,6 +85,21 @@ def test_a_place_of_something_else_is_refused_with_a_hint(name: str) -> None:
     assert message in caught.value.message
     assert caught.value.hint
     assert caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("offset", "message"),
+    [("9MiB", 'is within partition "root"'), ("1GiB", 'is within partition "root"'), ("8KiB", "the partition table")],
+)
+def test_a_place_that_no_size_of_the_image_leaves_free_is_refused_before_that_is_known(
+    offset: str, message: str
+) -> None:
+    text = TEXT.replace(", size: 64MiB", "").replace("LABEL", "gpt")
+    check_for_any_content(parse(text, source="disk.yaml", defaults=DEFAULTS), DEFAULTS)
+    graph = parse(text.replace("offset: 32KiB", f"offset: {offset}"), source="disk.yaml", defaults=DEFAULTS)
+    with pytest.raises(DiskLayoutError) as caught:
+        check_for_any_content(graph, DEFAULTS)
+    assert message in caught.value.message
 
 
 def test_a_disk_with_an_mbr_has_room_right_behind_its_first_sector() -> None:

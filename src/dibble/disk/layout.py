@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dibble.disk.model import Extent, Layout
+from dibble.disk.model import ContentSize, Extent, Layout
 from dibble.disk.raw import check_raws
 from dibble.disk.sizes import human, round_up
 from dibble.disk.tables import gpt, mbr
@@ -16,13 +16,26 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from dibble.disk.filesystems.base import FilesystemKind
-    from dibble.disk.model import ContentSize, Defaults, Filesystem, Graph, Image, Table
+    from dibble.disk.model import Defaults, Filesystem, Graph, Image, Table
     from dibble.disk.volumes.base import Volume
 
 TABLES: dict[str, ModuleType] = {"mbr": mbr, "gpt": gpt}
 FILL = 0.6
 """The share of an open-sized file system that its content takes (contract.md 5.3)."""
 _ROUND = 64 << 10  # bytes; an image's size is a multiple of it (contract.md 5.3)
+
+
+_MUCH = 64 << 30
+"""Bytes of a root that is larger than any whose size is left to us."""
+
+
+def check_for_any_content(graph: Graph, defaults: Defaults) -> None:
+    """Raise the DiskLayoutError that an image's size, computed from its content, cannot mend: neither that of an empty
+    root nor that of a large one."""
+    try:
+        layout_of(graph, ContentSize({}, {}), defaults)
+    except DiskLayoutError:
+        layout_of(graph, ContentSize({"/": _MUCH}, {}), defaults)
 
 
 def layout_of(graph: Graph, content: ContentSize, defaults: Defaults) -> Layout:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def planned_disks(build: Build, state: State) -> tuple[tuple[PlannedDisk, ...], tuple[PlannedVolume, ...]]:
     """Both empty where no output is made of a disk. Sizes that depend on the content follow the last build where need
     be. Raises DiskLayoutError when what is known does not fit."""
-    from dibble.disk.layout import layout_of
+    from dibble.disk.layout import check_for_any_content, layout_of
     from dibble.disk.model import ContentSize
     from dibble.registry import load
 
@@ -34,6 +34,8 @@ def planned_disks(build: Build, state: State) -> tuple[tuple[PlannedDisk, ...], 
         layout = layout_of(build.graph, ContentSize(known["allocated"], known["files"]), build.defaults)
     elif fixed:
         layout = layout_of(build.graph, ContentSize({}, {}), build.defaults)
+    else:
+        check_for_any_content(build.graph, build.defaults)
     drawn = _Drawn(build, layout, estimated=not (exact or fixed))
     return tuple(drawn.disks()), tuple(drawn.volumes())
 
