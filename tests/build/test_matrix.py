@@ -17,6 +17,7 @@ from tests.leftovers import left_after_a_while
 from dibble.errors import HookFailed, HookOutput
 from dibble.fleet.classify import classify
 from dibble.fleet.model import FailureClass
+from dibble.packages.debian_sources import host_mirrors
 from dibble.run.failure_evidence import look
 from dibble.sandbox.enter import run_in_namespace
 from dibble.sandbox.syscalls import mount
@@ -53,10 +54,10 @@ def small(ordinary_user: Person) -> SmallElements:
     return found
 
 
-def matrix(small: SmallElements, text: str, *words: str, check: bool = True) -> list[dict[str, Any]]:
+def matrix(small: SmallElements, text: str, *words: str, check: bool = True, **variables: str) -> list[dict[str, Any]]:
     """Run a matrix; its events."""
     path = small.write("../m.yaml", text)
-    done = small.run("matrix", path.name, "--json", *words, check=check)
+    done = small.run("matrix", path.name, "--json", *words, check=check, **variables)
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -254,14 +255,22 @@ def test_a_full_file_system_is_seen(tmp_path: Path) -> None:
 
 HOST = """settings: {elements-path: [elements], skip-base: true, elements: [small], outputs: tar}
 axes:
-  host: [{name: bare, tree: bare}]
+  host: [local, {name: bare, tree: bare.tar}]
   variant: [{name: one, elements: one}]
 """
 
 
-def test_a_host_without_python_is_told_with_what_to_do(small: SmallElements) -> None:
-    small.write("../bare/usr/bin/true", "")
-    (event,) = ended(matrix(small, HOST, check=False)).values()
+def test_a_host_without_python_gets_one_and_builds_the_same_bytes(small: SmallElements) -> None:
+    small.run("build", "-n", "-t", "tar", "-o", "bare", "small")
+    mirror = {"DIB_DISTRIBUTION_MIRROR": host_mirrors().archive}  # the tree does not say where tools are
+    assert outcomes(matrix(small, HOST, **mirror)) == {"local/one": "success", "bare/one": "success"}
+    ours, theirs = ((small.place / f"m-matrix/cells/{host}/one/one.tar").read_bytes() for host in ("local", "bare"))
+    assert ours == theirs
+
+
+def test_a_tree_without_a_shell_is_no_host(small: SmallElements) -> None:
+    small.write("../bare.tar/usr/bin/true", "")
+    event = ended(matrix(small, HOST, check=False))["bare/one"]
     assert (event["outcome"], event["failure"]) == ("failed", "missing tool")
-    assert event["reason"] == "the host bare has no Python 3.11 or newer (none)"
+    assert "the host bare has no Python 3.11 or newer, and no /bin/sh" in event["reason"]
     assert "packages: [python3]" in event["hint"]

@@ -6,21 +6,21 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from dibble.recipe.load import cache_dir
+from dibble.wording import bytes_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dibble.events import Events
 
 
-@click.group(short_help="Show, fetch or update the programs that dibble runs.")
+@click.group(short_help="Show, fetch or pack the programs that dibble runs.")
 def tools() -> None:
-    """Show, fetch or update the programs that dibble runs."""
+    """Show, fetch, update or pack the programs that dibble runs."""
 
 
 @tools.command("list")
@@ -31,7 +31,7 @@ def list_tools(groups: tuple[str, ...], arch: str | None, as_json: bool) -> None
     """List the groups; with GROUP, its packages and their versions."""
     from dibble.sandbox.tools import host_arch
     from dibble.sandbox.tools_lock import read_lock
-    from dibble.wording import bytes_text, counted
+    from dibble.wording import counted
 
     lock = read_lock(arch or host_arch())
     chosen = {name: lock.group(name) for name in groups or lock.groups}
@@ -98,6 +98,35 @@ def update(arches: tuple[str, ...], mirrors: tuple[str, ...]) -> None:
                 click.echo(f"  {name} {before.get(name, '(new)')} -> {after.get(name, '(gone)')}")
     finally:
         events.close()
+
+
+@tools.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def executable(file: Path) -> None:
+    """Write dibble into one file with the Python and the libraries that it runs on.
+
+    It runs on every Linux of this machine's architecture that has a shell, tar and gzip, whatever Python that has.
+    """
+    from dibble.sandbox.enter import run_in_namespace
+    from dibble.sandbox.executable import write_executable
+    from dibble.sandbox.tools import ToolsTree
+    from dibble.store.places import open_store
+
+    store = cache_dir(os.environ)
+
+    def make() -> None:
+        events = _events()
+        try:
+            (core,) = ToolsTree(store, events).ensure()
+            with open_store(store).session() as session:
+                work = session.path / "executable"
+                work.mkdir()
+                write_executable(file.absolute(), core, work, os.environ)
+        finally:
+            events.close()
+
+    run_in_namespace(make)
+    click.echo(f"{file}: {bytes_text(file.stat().st_size)}")
 
 
 def _events() -> Events:

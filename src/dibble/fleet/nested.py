@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import IO
 
 from dibble.errors import DibbleError, HostError, ReadError, ToolMissing
+from dibble.events import Events
 from dibble.fleet.classify import classify
-from dibble.fleet.hosts import CHECKOUT, CODE, LIBRARIES, OLDEST_PYTHON, Visit, code, libraries
+from dibble.fleet.hosts import CHECKOUT, CODE, LIBRARIES, OLDEST_PYTHON, PYTHON, Visit
 from dibble.sandbox import mounts
 from dibble.sandbox.enter import run_in_namespace
+from dibble.sandbox.own_code import code, libraries
+from dibble.sandbox.portable_python import portable_python
 from dibble.sandbox.process import run
 from dibble.sandbox.syscalls import MS_MOVE, mount
+from dibble.sandbox.tools import ToolsTree
 from dibble.store.places import remove_tree
 
 _HOST_FILES = ("/etc/resolv.conf", "/etc/hosts")
@@ -39,7 +43,7 @@ def main() -> int:
     try:
         data = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
         visit = Visit(**{**data, "words": tuple(data["words"]), "shown": tuple(data["shown"])})
-        stores = Path(visit.downloads), Path(visit.environment["DIB_IMAGE_CACHE"]) / "blobs"
+        stores = Path(visit.store) / "blobs", Path(visit.environment["DIB_IMAGE_CACHE"]) / "blobs"
         share(*stores)
         try:
             status = run_in_namespace(lambda: _visit(visit))
@@ -97,9 +101,9 @@ def _visit(visit: Visit) -> int:
         path.mkdir(parents=True)
     try:
         mounts.overlay([tree], upper, work, root)
-        python, version = _python(root, visit.name)
+        python, version, brought = _python(root, visit)
         own = libraries(version, place.parent, visit.environment, visit.checkout)
-        _furnish(root, visit, own)
+        _furnish(root, visit, own, brought)
         _make_root(root)
         return run(
             [python, *visit.words], env=visit.environment, cwd=visit.directory, check=False, interactive=True
@@ -108,7 +112,7 @@ def _visit(visit: Visit) -> int:
         os.chdir("/")
 
 
-def _furnish(root: Path, visit: Visit, own: Path) -> None:
+def _furnish(root: Path, visit: Visit, own: Path, python: Path) -> None:
     """Put into the tree what a host has, and what is ours."""
     mounts.system(root)
     for name in ("tmp", "run", "var/tmp"):
@@ -120,7 +124,8 @@ def _furnish(root: Path, visit: Visit, own: Path) -> None:
         target = root / name.lstrip("/")
         target.unlink(missing_ok=True)  # it may be a link to what is not there
         target.write_bytes(Path(name).read_bytes() if Path(name).exists() else b"")
-    for source, target in ((code(), CODE), (own, LIBRARIES), (Path(visit.checkout), CHECKOUT)):
+    ours = {CODE: code(), LIBRARIES: own, CHECKOUT: Path(visit.checkout), PYTHON: python}
+    for target, source in ours.items():
         if source != Path():
             goal = root / target.relative_to("/")
             goal.mkdir(parents=True, exist_ok=True)
@@ -142,9 +147,9 @@ def _make_root(root: Path) -> None:
     os.chdir("/")
 
 
-def _python(root: Path, name: str) -> tuple[str, tuple[int, int]]:
-    """(path in the tree, version) of the first Python that is new enough. Raises ToolMissing."""
-    seen = []
+def _python(root: Path, visit: Visit) -> tuple[str, tuple[int, int], Path]:
+    """(path in the tree, version, what to bring to the tree for it) of the first of the tree's Pythons that is new
+    enough, else of one that we bring."""
     for path in (f"{folder}/{python}" for python in _PYTHONS for folder in _FOLDERS):
         if not os.path.lexists(root / path.lstrip("/")):
             continue
@@ -157,13 +162,16 @@ def _python(root: Path, name: str) -> tuple[str, tuple[int, int]]:
         if done.status == 0 and match:
             version = int(match[1]), int(match[2])
             if version >= OLDEST_PYTHON:
-                return path, version
-            seen.append(f"{version[0]}.{version[1]}")
-    found = f"only {', '.join(dict.fromkeys(seen))}" if seen else "none"
-    raise ToolMissing(
-        f"the host {name} has no Python 3.11 or newer ({found})",
-        hint="add it to the host's build (packages: [python3]), or name a tree that has it",
-    )
+                return path, version, Path()
+    if not os.path.lexists(root / "bin/sh"):
+        raise ToolMissing(
+            f"the host {visit.name} has no Python 3.11 or newer, and no /bin/sh that one of ours could be started by",
+            hint="is it the tree of a system? Else add to its build what it lacks (packages: [python3])",
+        )
+    tools = ToolsTree(Path(visit.store), Events())
+    (core,) = tools.ensure()
+    brought = Path(visit.host_directory).parent / f"python-{tools.identity[:16]}"
+    return f"{PYTHON}/bin/python", portable_python(core, brought), brought
 
 
 def unpacked(tree: Path, place: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -182,9 +183,10 @@ class Apt(AptDecisions):
             if early:
                 target.dpkg("--force-depends", "--configure", *early)
             stack.enter_context(self._quick())
-            if first := [name for name in FIRST if name in present]:
-                target.dpkg("--force-depends", "--configure", *first)
-            if basic := [name for name in essentials(placed) if name not in (*early, *first)]:
+            first = [[name for name in names if name in present] for names in FIRST]
+            for names in filter(None, first):
+                target.dpkg("--force-depends", "--configure", *names)
+            if basic := [name for name in essentials(placed) if name not in chain(early, *first)]:
                 target.dpkg("--configure", "--no-triggers", *basic, later=True)
             if left_out:
                 target.dpkg("--configure", "--no-triggers", "-a", later=True)

@@ -33,8 +33,9 @@ ENVIRONMENT = {
 }
 DPKG = ("dpkg", "--force-unsafe-io", "--force-confold", "--force-confdef")
 
-FIRST = ("libc6", "libc6.1", "base-passwd", "mawk", "base-files", "dash")
-"""Configured before all others, whatever they depend on: the scripts of the others need users, awk and /bin/sh."""
+FIRST = (("libc6", "libc6.1", "base-passwd", "mawk", "base-files", "debianutils"), ("dash",))
+"""Configured before all others, whatever they depend on, a group after the other: the scripts of the others need users,
+awk and /bin/sh. That of dash in bullseye needs awk, and the /etc/shells that debianutils makes there."""
 
 _CONTROL = DATABASE / "tmp.ci"
 """Where dpkg has a package's control files while its preinst runs; debconf reads its name and templates there."""
