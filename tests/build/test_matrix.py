@@ -263,7 +263,7 @@ axes:
 def test_a_host_without_python_gets_one_and_builds_the_same_bytes(small: SmallElements) -> None:
     small.run("build", "-n", "-t", "tar", "-o", "bare", "small")
     mirror = {"DIB_DISTRIBUTION_MIRROR": host_mirrors().archive}  # the tree does not say where tools are
-    assert outcomes(matrix(small, HOST, **mirror)) == {"local/one": "success", "bare/one": "success"}
+    assert outcomes(matrix(small, HOST, check=True, **mirror)) == {"local/one": "success", "bare/one": "success"}
     ours, theirs = ((small.place / f"m-matrix/cells/{host}/one/one.tar").read_bytes() for host in ("local", "bare"))
     assert ours == theirs
 
