@@ -18,8 +18,9 @@ from dibble.packages import portage_answers as answers
 from dibble.packages.distfiles import Distfile, Distfiles
 from dibble.packages.fetch import blob_path
 from dibble.packages.portage import Portage
-from dibble.packages.portage_mirror import SmallFiles, digests_of, listed_stages
+from dibble.packages.portage_mirror import digests_of, listed_stages
 from dibble.packages.signed import Signers, refusal
+from dibble.packages.small_files import SmallFiles
 from dibble.sandbox.process import run
 from dibble.sandbox.toolbox import HostToolbox
 

@@ -21,7 +21,8 @@ from dibble.packages.base import BootstrapRequest, Download, Package, Transactio
 from dibble.packages.bootstrap_words import Words
 from dibble.packages.distfiles import Distfile, Distfiles
 from dibble.packages.origin import token_of_url
-from dibble.packages.portage_mirror import Mirror, SmallFiles
+from dibble.packages.portage_mirror import Mirror
+from dibble.packages.small_files import SmallFiles
 from dibble.sandbox import mounts
 from dibble.sandbox.process import run
 

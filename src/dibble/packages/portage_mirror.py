@@ -7,15 +7,12 @@
     snapshots/gentoo-DAY.tar.xz                    beside it .gpgsig
 Source: https://wiki.gentoo.org/wiki/Project:RelEng, misc/emerge-webrsync of Portage.
 
-STATE/portage/small/NAME      small files as they came, and NAME.json: when, and by what a change is seen
+STATE/portage/small           small files as they came (`small_files.py`)
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,18 +20,16 @@ from typing import TYPE_CHECKING
 from dibble.errors import FetchError, FileGone, PackageError, SignatureError
 from dibble.packages.base import Package
 from dibble.packages.distfiles import Distfile, require_digests
-from dibble.packages.fetch import get_small
-from dibble.packages.origin import token_of_url
 from dibble.packages.signed import Signers
 
 if TYPE_CHECKING:
     from dibble.packages.base import BootstrapRequest
     from dibble.packages.distfiles import Distfiles
+    from dibble.packages.small_files import SmallFiles
     from dibble.sandbox.toolbox import Toolbox
 
 KEY_HINT = "give the key with GENTOO_RELEASE_KEYS=FILE, if you trust it"
 _MIRROR_HINT = "name another mirror (DIB_DISTRIBUTION_MIRROR)"
-_LIMIT = 4 << 20  # bytes, of lists, digests and keys
 _TREE = "gentoo"
 _SNAPSHOT = re.compile(r"\b([0-9a-f]{32})\s+\*?gentoo-(\d{8}|latest)\.tar\.xz\b")
 _STAGE_FILE = re.compile(r"^(\S*/)?((stage3-\S+?)-(\d{8}T\d{6}Z)\.tar\.\w+)\s+(\d+)\s*$", re.MULTILINE)
@@ -53,48 +48,6 @@ class Stage:
     @property
     def file_name(self) -> str:
         return self.path.rpartition("/")[2]
-
-
-class SmallFiles:
-    """Small files of mirrors, asked for again when what is kept is older than `max_age_s` seconds."""
-
-    def __init__(self, place: Path, *, offline: bool, max_age_s: int) -> None:
-        self._place = place
-        self._offline = offline
-        self._max_age_s = max_age_s
-        self.tokens: dict[str, str] = {}
-        """By what a change is seen of the files that were asked for (`packages/origin.py`)."""
-
-    def get(self, url: str) -> bytes:
-        """What a URL holds. Raises FileGone, FetchError."""
-        kept = self._place / hashlib.sha256(url.encode()).hexdigest()[:32]
-        about = kept.with_suffix(".json")
-        known = None
-        if about.exists() and kept.exists():
-            known = json.loads(about.read_text())
-        if known and (self._offline or abs(time.time() - known["checked"]) < self._max_age_s):
-            self.tokens[url] = known["token"]
-            return kept.read_bytes()
-        if self._offline:
-            raise FetchError(
-                f"{url} is not in the cache, and --offline forbids to fetch", hint="run once without --offline"
-            )
-        token = token_of_url(url) or ""  # first: a file that changes in between counts as changed at the next look
-        body = get_small(url, limit=_LIMIT)
-        self._place.mkdir(parents=True, exist_ok=True)
-        for file, data in (
-            (kept, body),
-            (about, json.dumps({"url": url, "token": token, "checked": time.time()}).encode()),
-        ):
-            new = file.with_name(f".{file.name}.{hashlib.sha256(data).hexdigest()[:8]}")
-            new.write_bytes(data)
-            new.replace(file)
-        self.tokens[url] = token
-        return body
-
-    def forget(self, url: str) -> None:
-        """Ask for a file again the next time: what is kept of it is no good."""
-        (self._place / hashlib.sha256(url.encode()).hexdigest()[:32]).with_suffix(".json").unlink(missing_ok=True)
 
 
 class Mirror:

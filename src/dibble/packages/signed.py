@@ -5,6 +5,7 @@ A key that has expired, or was withdrawn, does not count, nor does a signature p
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dibble.sandbox.toolbox import Toolbox
 
 _STATUS = "[GNUPG:] "
+_LISTED = 8
 _FINGERPRINT = re.compile(r"[0-9A-F]{40,}")
 # What a line of gpgv's status says of a signature (GnuPG, doc/DETAILS), besides VALIDSIG.
 _REFUSED = {
@@ -51,10 +53,10 @@ class Signers:
             except (ValueError, RuntimeError) as error:
                 raise SignatureError(f"the keys of releases cannot be read: {error}", hint=hint) from error
         chosen = {key: one for key, one in found.items() if not fingerprints or key in fingerprints}
-        self.keys = {key: next((str(owner) for owner in one.user_ids), "") for key, one in chosen.items()}
+        self.keys = {key: _owner(one) for key, one in chosen.items()}
         """Fingerprint → owner."""
         if not chosen:
-            there = {key: next((str(owner) for owner in one.user_ids), "") for key, one in found.items()}
+            there = {key: _owner(one) for key, one in found.items()}
             wanted = ", ".join(fingerprints) or "any"
             raise SignatureError(f"none of these keys is there: {wanted}; there are: {listed(there)}", hint=hint)
         scratch.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ class Signers:
 
     def check(self, file: Path, signature: bytes, source: str) -> None:
         """Check a file's detached signature. Raises SignatureError."""
-        kept = self._scratch / "signature"
+        kept = self._scratch / f"signature-{hashlib.sha256(signature).hexdigest()}"  # of several threads' own
         kept.write_bytes(signature)
         self._check([self._toolbox.path(kept), self._toolbox.path(file)], source)
 
@@ -80,6 +82,14 @@ class Signers:
         done = self._toolbox.run(["gpgv", *options, "--status-fd", "1", *words], check=False)
         if problem := refusal(done.output, self.keys):
             raise SignatureError(f"{source}{problem}; the keys that count are: {listed(self.keys)}", hint=self._hint)
+
+
+def _owner(certificate: Cert) -> str:
+    """Who a key is of; nobody where it says so no more: what it said may have expired."""
+    try:
+        return next((str(owner) for owner in certificate.user_ids), "")
+    except RuntimeError:
+        return ""
 
 
 def refusal(status: str, keys: Collection[str]) -> str:
@@ -110,5 +120,7 @@ def _reason(words: dict[str, list[str]], keys: Collection[str]) -> str:
 
 
 def listed(keys: dict[str, str]) -> str:
-    """Fingerprints with their owners."""
-    return ", ".join(f"{key} ({owner})" if owner else key for key, owner in keys.items()) or "none"
+    """Fingerprints with their owners; of many the first ones."""
+    first = [f"{key} ({owner})" if owner else key for key, owner in list(keys.items())[:_LISTED]]
+    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    return f"{', '.join(first) or 'none'}{more}"
