@@ -34,6 +34,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "package_managers": {
         "apt": "dibble.packages.apt:Apt",
         "dnf": "dibble.packages.dnf:Dnf",
+        "pacman": "dibble.packages.pacman:Pacman",
         "portage": "dibble.packages.portage:Portage",
         "zypper": "dibble.packages.zypper:Zypper",
     },

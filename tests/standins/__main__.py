@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dibble.sandbox.tools import host_arch
 from tests.people import shared_cache
 from tests.serving import served
+from tests.standins import arch as arch_linux
 from tests.standins import gentoo, redhat, suse, ubuntu
 from tests.standins.make import key_of, made
 
@@ -50,6 +51,11 @@ def _of_ubuntu(arch: str) -> StandIn:
     return StandIn(archive.place, archive.mirror, "DIB_APT_KEYRING", archive.key)
 
 
+def _of_arch(arch: str) -> StandIn:
+    mirror = arch_linux.made(shared_cache(), arch)
+    return StandIn(mirror.place, "", "DIB_PACMAN_KEYS", mirror.key)
+
+
 def _of_gentoo(arch: str) -> StandIn:
     mirror = gentoo.made(shared_cache(), arch)
     profile = f"GENTOO_PROFILE=default/linux/{arch}/23.0/{gentoo.STAGE} "
@@ -57,6 +63,7 @@ def _of_gentoo(arch: str) -> StandIn:
 
 
 KNOWN: dict[str, Callable[[str], StandIn]] = {
+    "arch": _of_arch,
     "centos": lambda arch: _of_rpm(redhat.centos(arch=arch)),
     "fedora": lambda arch: _of_rpm(redhat.fedora(arch=arch)),
     "gentoo": _of_gentoo,

@@ -98,6 +98,7 @@ def words_with(name: str) -> list[str]:
     for glue, system in (
         ("yum", "centos-minimal"),
         ("redhat-common", "centos-minimal"),
+        ("pacman", "arch-minimal"),
         ("zypper", "opensuse-minimal"),
     ):
         if glue in reached:

@@ -65,6 +65,7 @@ def test_every_distribution_has_its_family() -> None:
     assert family_of("debian") == family_of("ubuntu") == "debian"
     assert family_of("opensuse") == "suse"
     assert family_of("gentoo") == "gentoo"
+    assert family_of("arch") == "arch"
     assert family_of("haiku") is None
     assert len({distro for distros in FAMILIES.values() for distro in distros}) == sum(map(len, FAMILIES.values()))
 

@@ -12,6 +12,7 @@ FAMILIES = {
     "debian": ("debian", "ubuntu"),
     "suse": ("opensuse",),
     "gentoo": ("gentoo",),
+    "arch": ("arch",),
 }
 
 _FAMILY_OF = {distro: family for family, distros in FAMILIES.items() for distro in distros}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = {
     # What the distributions publish today, as their download pages and their archives' lists have it; Debian's names.
     # An axis value says otherwise with `architectures`.
+    "arch": ("amd64", "arm64"),
     "centos": ("amd64", "arm64", "ppc64el", "s390x"),
     "debian": ("amd64", "arm64", "armel", "armhf", "i386", "mips64el", "ppc64el", "riscv64", "s390x"),
     "fedora": ("amd64", "arm64", "ppc64el", "s390x"),

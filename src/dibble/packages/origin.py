@@ -2,10 +2,10 @@
 
     STATE/origins/NAME.json   what an origin said last, and when it was asked
 
-An origin is a URL, a reference of a git repository or a repository of RPM packages. Its *token* is short and changes
-with what is there: time and size or the entity tag that a server tells, the digest of a file, a commit. It is kept
-with the layer of the step that fetched (`Input.digest`), so whoever has the layer can ask whether it is still the
-newest, without fetching anything.
+An origin is a URL, a reference of a git repository, a repository of RPM packages or the database of one of pacman's.
+Its *token* is short and changes with what is there: time and size or the entity tag that a server tells, the digest of
+a file, a commit. It is kept with the layer of the step that fetched (`Input.digest`), so whoever has the layer can ask
+whether it is still the newest, without fetching anything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import requests
 
-KINDS = ("url", "git", "rpm-md")
+KINDS = ("url", "git", "rpm-md", "pacman")
 TRIES = 3
 WITHOUT_VALIDATORS_LIMIT = 4 << 20  # bytes; of a server that tells neither time nor tag a larger file is not compared
 ALL_REFS = "*"

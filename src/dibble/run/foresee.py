@@ -125,7 +125,7 @@ class _Foresight:
                 self.bootstrap = tuple(request["words"])
         record = layers.read(planned.layer)
         if requests and record is not None:
-            self.inputs = tuple(entry for entry in record.inputs if entry.kind in ("apt", "rpm-md"))
+            self.inputs = tuple(entry for entry in record.inputs if entry.kind in ("apt", "rpm-md", "pacman"))
 
     # --- what is asked for
 

@@ -50,6 +50,7 @@ _COMMON = {
     "filesystems": ("btrfs-progs", "erofs-utils", "f2fs-tools", "xfsprogs"),
     "iscsi": ("qemu-block-extra",),
     "iso": ("xorriso",),
+    "pacman": ("archlinux-keyring", "gpg", "gpg-agent", "pacman-package-manager"),
     "qemu-user": ("qemu-user",),
     "rpm": ("createrepo-c", "dnf", "gpg", "rpm", "zypper"),
     "u-boot": ("u-boot-qemu",),
