@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.boot,
-    pytest.mark.skipif(host_arch() != "amd64", reason="the shell of the tree is this machine's, its kernel arm64's"),
+    pytest.mark.skipif(
+        host_arch() != "amd64", reason="the shell of the tree is this machine's, its kernel another one's"
+    ),
 ]
 
 SAID = "Linux version of a few bytes\n"
@@ -47,8 +49,8 @@ echo "a device tree" > "$TARGET_ROOT/usr/lib/linux-image-6.1-board/vendor/board.
 """
 
 
-def kernel(text: str) -> bytes:
-    """An arm64 kernel image that says a text on the serial line of QEMU's board (PL011 at 0x9000000), and waits.
+def kernel_of_arm64(text: str) -> bytes:
+    """A kernel image that says a text on the serial line of QEMU's board (PL011 at 0x9000000), and waits.
 
     Its head is that of Linux, Documentation/arch/arm64/booting.rst.
     """
@@ -69,21 +71,43 @@ def kernel(text: str) -> bytes:
     return (head + code + text.encode() + b"\0").ljust(size, b"\0")
 
 
-@pytest.mark.parametrize("boot", ["ext4", "vfat"])
-def test_u_boot_starts_the_kernel_that_the_menu_names(ourselves: Person, boot: str) -> None:
-    place = ourselves.directory(f"boot-u-boot-{boot}")
+def kernel_of_armhf(text: str) -> bytes:
+    """The same as a zImage of 32-bit Arm, with the head that Linux' arch/arm/boot/compressed/head.S gives it."""
+    code = struct.pack(
+        "<8I",
+        0xE3A01409,  # mov r1, #0x9000000
+        0xE28F0014,  # adr r0, text
+        0xE4D02001,  # next: ldrb r2, [r0], #1
+        0xE3520000,  # cmp r2, #0
+        0x15C12000,  # strbne r2, [r1]
+        0x1AFFFFFB,  # bne next
+        0xE320F003,  # wait: wfi
+        0xEAFFFFFD,  # b wait
+    )
+    size = 0x10000
+    nothing, jump = 0xE1A00000, 0xEA000003  # over the head
+    head = struct.pack("<13I", *[nothing] * 8, jump, 0x016F2818, 0, size, 0x04030201)
+    return (head + code + text.encode() + b"\0").ljust(size, b"\0")
+
+
+KERNELS = {"arm64": kernel_of_arm64, "armhf": kernel_of_armhf}
+
+
+@pytest.mark.parametrize(("arch", "boot"), [("arm64", "ext4"), ("arm64", "vfat"), ("armhf", "ext4")])
+def test_u_boot_starts_the_kernel_that_the_menu_names(ourselves: Person, arch: str, boot: str) -> None:
+    place = ourselves.directory(f"boot-u-boot-{arch}-{boot}")
     elements = SmallElements(ourselves, place)
-    packed = base64.b64encode(kernel(SAID)).decode()
+    packed = base64.b64encode(KERNELS[arch](SAID)).decode()
     elements.script("small/root.d/20-board", BOARD.format(kernel=packed), whole=True)
     (place / "layout.yaml").write_text(LAYOUT.replace("BOOT", boot))
-    layout, words = f"file://{place}/layout.yaml", ("-n", "-a", "arm64", "-t", "qcow2", "-o", "board", "small")
+    layout, words = f"file://{place}/layout.yaml", ("-n", "-a", arch, "-t", "qcow2", "-o", "board", "small")
     elements.run("build", *words, DIB_BLOCK_DEVICE_CONFIG=layout, DIB_BOOTLOADER="extlinux")
     log = place / "serial.log"
-    machine = ("-a", "arm64", "--firmware", "u-boot")
+    machine = ("-a", arch, "--firmware", "u-boot")
     expected = ("--marker", SAID.strip(), "--json", "--serial-log", log)
     done = ourselves.dibble("boot", place / "board.qcow2", *machine, *expected, timeout=600)
     result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["ok"], result["firmware"]) == (True, "u-boot")
+    assert (result["ok"], result["arch"], result["firmware"]) == (True, arch, "u-boot")
     said = log.read_text(errors="replace")
     assert "Linux 6.1-board" in said, "the menu has been shown"
     assert "Retrieving file: /vmlinuz-6.1-board" in said

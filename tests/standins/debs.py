@@ -1,4 +1,7 @@
-"""The packages of Debian that a stand-in is made of: which, fetched, and unpacked in the store like any others."""
+"""The packages of Debian that a stand-in is made of: which, fetched, and unpacked in the store like any others.
+
+A test that wants files of another architecture takes them from here too.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
-    from dibble.packages.packages_index import PackagesIndex, Relation
+    from dibble.packages.packages_index import PackagesIndex, Relation, Stanza
     from dibble.store.places import Store
 
 SUITE = "trixie"
@@ -39,9 +42,9 @@ class Deb:
         return set(file.read_text().split()) if file.exists() else set()
 
 
-def index_of(store: Store, arch: str) -> PackagesIndex:
+def index_of(store: Store, arch: str, suite: str = SUITE) -> PackagesIndex:
     """The verified index of the suite."""
-    return DebianArchive(default_mirrors(), SUITE, arch, blobs=store.blobs, events=Events()).packages()
+    return DebianArchive(default_mirrors(), suite, arch, blobs=store.blobs, events=Events()).packages()
 
 
 def chosen(index: PackagesIndex, roots: Sequence[str], left_out: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -83,17 +86,32 @@ def fetched(store: Store, arch: str, roots: Sequence[str], left_out: Collection[
     index = index_of(store, arch)
     needs = chosen(index, roots, left_out)
     stanzas = {name: stanza for name in sorted(needs) if (stanza := index.get(name))}
-    mirrors = default_mirrors()
-    downloads = [
-        Download(
-            tuple(f"{mirror}/{stanza['Filename']}" for mirror in mirrors), stanza["SHA256"], int(stanza["Size"]), name
-        )
-        for name, stanza in stanzas.items()
-    ]
-    places = unpack_all(fetch_all(downloads, store.blobs, Events()), store.packages, Events())
+    places = _unpacked(store, stanzas.values())
     return {
         name: Deb(
             name, stanza["Version"], stanza["Architecture"], stanza["SHA256"], needs[name], places[stanza["SHA256"]]
         )
         for name, stanza in stanzas.items()
     }
+
+
+def files_of(store: Store, arch: str, name: str, suite: str) -> Path:
+    """The files of one package, without those of what it needs. For use in the namespace, as uid 0."""
+    stanza = index_of(store, arch, suite).get(name)
+    assert stanza is not None, f"{suite} has no package {name} for {arch}"
+    return _unpacked(store, [stanza])[stanza["SHA256"]] / "root"
+
+
+def _unpacked(store: Store, stanzas: Iterable[Stanza]) -> dict[str, Path]:
+    """Where each is in the store, by sha256."""
+    mirrors = default_mirrors()
+    downloads = [
+        Download(
+            tuple(f"{mirror}/{stanza['Filename']}" for mirror in mirrors),
+            stanza["SHA256"],
+            int(stanza["Size"]),
+            stanza.name,
+        )
+        for stanza in stanzas
+    ]
+    return unpack_all(fetch_all(downloads, store.blobs, Events()), store.packages, Events())

@@ -316,6 +316,7 @@ def test_consoles_follow_the_architecture() -> None:
     show = f'source "{file}"; printf "%s %s" "$DIB_BOOTLOADER_SERIAL_CONSOLE" "$DIB_BOOTLOADER_VIRTUAL_TERMINAL"'
     assert bash(show, ARCH="amd64").stdout == "ttyS0,115200 tty0"
     assert bash(show, ARCH="arm64").stdout == "ttyAMA0 tty0"
+    assert bash(show, ARCH="armhf").stdout == "ttyAMA0 tty0"
     assert bash(show, ARCH="ppc64el").stdout == "hvc0 tty0"
     given = bash(show, ARCH="amd64", DIB_BOOTLOADER_SERIAL_CONSOLE="ttyS1", DIB_BOOTLOADER_VIRTUAL_TERMINAL="")
     assert given.stdout == "ttyS1 "

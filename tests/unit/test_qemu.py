@@ -27,6 +27,7 @@ from dibble.evidence.image_head import (
 from dibble.evidence.qemu import (
     ARCHITECTURES,
     Accelerator,
+    Direct,
     Flash,
     Guest,
     _end_when_stopped,
@@ -49,6 +50,8 @@ TCG = Accelerator("tcg")
 LINUX_DATA = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 PREP = "9e1a2d38-c612-4316-aa26-8b49521e5a8b"
 ROOT_ARM64 = "b921b045-1df0-41c3-af44-4c6f280d3fae"
+ROOT_ARMHF = "69dad710-2ce4-4e3c-b16c-21a1d49abed3"
+ROOT_PPC64EL = "c31c45e6-3f39-412e-80fb-4809c4980599"
 
 
 def guest(**changes: object) -> Guest:
@@ -145,6 +148,17 @@ def test_arm64_runs_on_virt_with_the_cpu_that_is_quick_to_emulate() -> None:
     assert "-cpu cortex-a57 " in found
 
 
+def test_armhf_runs_on_virt_with_all_devices_where_a_kernel_without_lpae_reaches_them() -> None:
+    found = line(arch="armhf", flash=Flash("/code", "/vars"))
+    assert found.startswith("qemu-system-arm ")
+    assert "-machine virt,highmem=off " in found
+    assert "-cpu cortex-a15 " in found
+    assert "file=/code " in found
+    assert "-bios /u-boot.bin " in line(arch="armhf", u_boot="/u-boot.bin")
+    kernel = line(arch="armhf", image="/zImage", direct=Direct(append="quiet"))
+    assert "-kernel /zImage -append console=ttyAMA0 quiet " in kernel
+
+
 def test_i386_runs_on_the_program_for_amd64() -> None:
     assert line(arch="i386").startswith("qemu-system-x86_64 ")
 
@@ -156,6 +170,7 @@ def test_i386_runs_on_the_program_for_amd64() -> None:
         ("i386", "amd64", True),
         ("arm64", "amd64", False),
         ("amd64", "arm64", False),
+        ("armhf", "arm64", False),
         ("arm64", "arm64", True),
         ("amd64", "riscv64", False),
     ],
@@ -170,6 +185,7 @@ def test_every_guest_has_a_group_of_tools_on_every_machine() -> None:
             packages = groups[tools_group(arch, host_arch)]
             program, firmware = {
                 "arm64": ("qemu-system-arm", "qemu-efi-aarch64"),
+                "armhf": ("qemu-system-arm", "qemu-efi-arm"),
                 "ppc64el": ("qemu-system-ppc", "qemu-system-ppc"),
             }.get(arch, ("qemu-system-x86", "ovmf"))
             assert program in packages
@@ -208,6 +224,10 @@ def test_firmware_that_is_not_there_is_an_error_that_says_what_to_install(tmp_pa
     with pytest.raises(BootError, match="no UEFI firmware for i386") as caught:
         flash_for("i386", toolbox, tmp_path)
     assert "--firmware bios" in caught.value.hint
+    with pytest.raises(BootError, match="no UEFI firmware for armhf") as caught:
+        flash_for("armhf", toolbox, tmp_path)
+    assert "qemu-efi-arm" in caught.value.hint
+    assert "--firmware u-boot" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -276,12 +296,15 @@ def test_the_firmware_is_the_one_that_the_disk_is_made_for(head: bytes, firmware
     assert firmware_for(partitions_of(head), "amd64") == firmware
 
 
-def test_arm64_always_has_uefi() -> None:
-    assert firmware_for(Partitions("none"), "arm64") == "uefi"
+@pytest.mark.parametrize("arch", ["arm64", "armhf"])
+def test_arm_has_uefi_whatever_is_on_the_disk(arch: str) -> None:
+    assert firmware_for(Partitions("none"), arch) == "uefi"
 
 
 def test_the_architecture_is_told_by_the_type_of_the_root_partition() -> None:
     assert arch_for(partitions_of(gpt([ESP, ROOT_ARM64]))) == "arm64"
+    assert arch_for(partitions_of(gpt([ESP, ROOT_ARMHF]))) == "armhf"
+    assert arch_for(partitions_of(gpt([ROOT_PPC64EL]))) == "ppc64el"
     assert arch_for(partitions_of(gpt([ESP, LINUX_DATA]))) is None
 
 
@@ -327,6 +350,12 @@ def test_power_machines_have_their_firmware_from_qemu() -> None:
 def test_a_prep_partition_tells_of_power(head: bytes) -> None:
     assert arch_for(partitions_of(head)) == "ppc64el"
     assert firmware_for(partitions_of(head), "ppc64el") == "slof"
+
+
+@pytest.mark.parametrize("head", [bytes(0x202) + b"HdrS", bytes(56) + b"ARM\x64", bytes(0x24) + b"\x18\x28\x6f\x01"])
+def test_a_kernel_is_told_by_its_head(head: bytes) -> None:
+    assert image_head.is_kernel(head + bytes(512))
+    assert not image_head.is_kernel(head[:-1] + bytes(512))
 
 
 def test_an_iso_is_a_cd_which_is_only_read() -> None:

@@ -29,6 +29,7 @@ _FIRMWARE = {
     "amd64": ("bios", "uefi"),
     "i386": ("bios", "uefi"),
     "arm64": ("uefi", "u-boot"),
+    "armhf": ("uefi", "u-boot"),
     "ppc64el": ("slof",),
 }
 """Architecture of a machine → what may start it."""
@@ -441,12 +442,12 @@ class _Boot:
         if self._console.first_byte_at is None:
             return BootError(
                 f"the guest said nothing on its serial line for {limit}",
-                hint="does the image have its boot loader and kernel use the serial console (console=ttyS0, on arm64"
+                hint="does the image have its boot loader and kernel use the serial console (console=ttyS0, on Arm"
                 " ttyAMA0), and does --firmware suit it?",
             )
         hint = "give a slow machine more time: --timeout SECONDS"
         if "kernel" not in self.seconds:
-            hint += "; if the guest did come up, its kernel lacks console=ttyS0 (arm64: ttyAMA0)"
+            hint += "; if the guest did come up, its kernel lacks console=ttyS0 (Arm: ttyAMA0)"
         return BootError(f"{self._waiting_for} did not come within {limit}{self._shown()}", hint=hint)
 
     def _shown(self) -> str:

@@ -36,11 +36,14 @@ _ROOT_OF = {  # the Discoverable Partitions Specification
     "4f68bce3-e8cd-4db1-96e7-fbcaf984b709": "amd64",
     "44479540-f297-41b2-9af7-d131d5f0458a": "i386",
     "b921b045-1df0-41c3-af44-4c6f280d3fae": "arm64",
+    "69dad710-2ce4-4e3c-b16c-21a1d49abed3": "armhf",
+    "c31c45e6-3f39-412e-80fb-4809c4980599": "ppc64el",
 }
 _MBR_ESP = 0xEF
 _PREP = ("9e1a2d38-c612-4316-aa26-8b49521e5a8b", "41")  # where Power's firmware finds a boot loader
 _SECTOR = 512
 _LONGEST_CHAIN = 16
+_ZIMAGE = (0x016F2818).to_bytes(4, "little")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,12 @@ def _has_footer(image: Path) -> bool:
 
 
 def is_kernel(head: bytes) -> bool:
-    """Whether a file is a Linux kernel that QEMU can start: a bzImage, or an arm64 Image.
+    """Whether a file is a Linux kernel that QEMU can start: a bzImage, an arm64 Image, or a zImage of 32-bit Arm.
 
     A disk for BIOS has code at the first place and "HdrS" nowhere near. Source: Linux, Documentation/arch/x86/boot.rst
-    (0x202) and Documentation/arch/arm64/booting.rst (56).
+    (0x202), Documentation/arch/arm64/booting.rst (56) and arch/arm/boot/compressed/head.S (0x24).
     """
-    return head[0x202:0x206] == b"HdrS" or head[56:60] == b"ARM\x64"
+    return head[0x202:0x206] == b"HdrS" or head[56:60] == b"ARM\x64" or head[0x24:0x28] == _ZIMAGE
 
 
 def is_cd(head: bytes) -> bool:
@@ -116,7 +119,7 @@ def _gpt_types(head: bytes, sector: int) -> tuple[str, ...]:
 
 def firmware_for(partitions: Partitions, arch: str) -> FirmwareKind:
     """The firmware that a disk is made for; BIOS where the disk suits both."""
-    if arch == "arm64":
+    if arch in ("arm64", "armhf"):
         return "uefi"
     if arch == "ppc64el":
         return "slof"

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from dibble.sandbox.process import Running
     from dibble.sandbox.toolbox import Toolbox
 
-Arch = Literal["amd64", "i386", "arm64", "ppc64el"]
-ARCHITECTURES: tuple[Arch, ...] = ("amd64", "i386", "arm64", "ppc64el")
+Arch = Literal["amd64", "i386", "arm64", "armhf", "ppc64el"]
+ARCHITECTURES: tuple[Arch, ...] = ("amd64", "i386", "arm64", "armhf", "ppc64el")
 
 PROBE_S = 3.0
 """Seconds within which a guest under KVM must have said something; it takes some 50 ms."""
@@ -51,13 +51,26 @@ _PROGRAMS = {
     "amd64": "qemu-system-x86_64",
     "i386": "qemu-system-x86_64",
     "arm64": "qemu-system-aarch64",
+    "armhf": "qemu-system-arm",
     "ppc64el": "qemu-system-ppc64",
 }
 # A fifth level of page tables costs 5 % of a boot, and pointer keys on arm64's max more; Debian's ppc64el wants POWER8
 # at least.
-_EMULATED_CPU = {"amd64": "max,-la57", "i386": "max,-la57", "arm64": "cortex-a57", "ppc64el": "power9"}
+_EMULATED_CPU = {
+    "amd64": "max,-la57",
+    "i386": "max,-la57",
+    "arm64": "cortex-a57",
+    "armhf": "cortex-a15",
+    "ppc64el": "power9",
+}
 
-_CONSOLES = {"amd64": "ttyS0,115200", "i386": "ttyS0,115200", "arm64": "ttyAMA0", "ppc64el": "hvc0"}
+_CONSOLES = {
+    "amd64": "ttyS0,115200",
+    "i386": "ttyS0,115200",
+    "arm64": "ttyAMA0",
+    "armhf": "ttyAMA0",
+    "ppc64el": "hvc0",
+}
 """The kernel's names of the machines' first serial line."""
 
 # Code and variables of the UEFI firmware, where distributions put them; Debian's, which is the tools tree's, first.
@@ -73,10 +86,20 @@ _UEFI: dict[str, tuple[tuple[str, str], ...]] = {
         ("/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw", "/usr/share/edk2/aarch64/vars-template-pflash.raw"),
         ("/usr/share/qemu/aavmf-aarch64-code.bin", "/usr/share/qemu/aavmf-aarch64-vars.bin"),
     ),
+    "armhf": (
+        ("/usr/share/AAVMF/AAVMF32_CODE.fd", "/usr/share/AAVMF/AAVMF32_VARS.fd"),
+        ("/usr/share/edk2/arm/QEMU_EFI-pflash.raw", "/usr/share/edk2/arm/vars-template-pflash.raw"),
+        ("/usr/share/qemu/aavmf-aarch32-code.bin", "/usr/share/qemu/aavmf-aarch32-vars.bin"),
+    ),
 }
 
+_NO_UEFI = {
+    "i386": "boot with --firmware bios, or with --arch amd64 if the image is for that",
+    "arm64": "install it (Debian: qemu-efi-aarch64), or boot with --firmware u-boot",
+    "armhf": "install it (Debian: qemu-efi-arm), or boot with --firmware u-boot",
+}
 
-U_BOOT = {"arm64": "/usr/lib/u-boot/qemu_arm64/u-boot.bin"}
+U_BOOT = {"arm64": "/usr/lib/u-boot/qemu_arm64/u-boot.bin", "armhf": "/usr/lib/u-boot/qemu_arm/u-boot.bin"}
 """U-Boot for QEMU's machines, where Debian's u-boot-qemu puts it. That for PCs has no driver for any disk of ours."""
 
 # Code that knows Secure Boot. It is built for system management mode, in which alone the variables can be written.
@@ -182,6 +205,9 @@ def _machine(guest: Guest) -> str:
     if guest.arch == "arm64":
         # KVM offers what interrupt controller the machine has, version 2 or 3.
         return "virt,gic-version=max" if guest.accelerator.name == "kvm" else "virt"
+    if guest.arch == "armhf":
+        # A kernel without LPAE, as Debian's armmp, reaches nothing of PCI above 4 GiB.
+        return "virt,highmem=off"
     if guest.arch == "ppc64el":
         # Its firmware, SLOF, is part of QEMU. TCG has nothing against what these are there for, and would say so.
         return "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken"
@@ -252,9 +278,7 @@ def flash_for(arch: Arch, toolbox: Toolbox, scratch: Path) -> Flash:
             return Flash(code, toolbox.path(copy))
     raise BootError(
         f"there is no UEFI firmware for {arch} among the tools",
-        hint="install it (Debian: ovmf or qemu-efi-aarch64), or boot with --firmware bios"
-        if arch != "i386"
-        else "boot with --firmware bios, or with --arch amd64 if the image is for that",
+        hint=_NO_UEFI.get(arch, "install it (Debian: ovmf), or boot with --firmware bios"),
     )
 
 

@@ -64,6 +64,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         **_COMMON,
         "qemu-system": ("ovmf", "qemu-system-x86", "seabios"),
         "qemu-system-arm64": ("qemu-efi-aarch64", "qemu-system-arm"),
+        "qemu-system-armhf": ("qemu-efi-arm", "qemu-system-arm"),
         "qemu-system-ppc64el": ("qemu-system-ppc",),
     },
     "arm64": {
@@ -71,6 +72,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         **_COMMON,
         "qemu-system": ("qemu-efi-aarch64", "qemu-system-arm"),
         "qemu-system-amd64": ("ovmf", "qemu-system-x86", "seabios"),
+        "qemu-system-armhf": ("qemu-efi-arm", "qemu-system-arm"),
         "qemu-system-ppc64el": ("qemu-system-ppc",),
     },
 }
