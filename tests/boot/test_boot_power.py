@@ -98,3 +98,12 @@ def test_open_firmware_starts_grub_and_that_the_kernel(ourselves: Person, grub: 
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["ok"], result["arch"], result["firmware"]) == (True, "ppc64el", "slof")
     assert "is read." in log.read_text(errors="replace"), "the menu says so"
+
+
+def test_a_disk_with_nothing_in_its_prep_partition_is_told_at_once(ourselves: Person) -> None:
+    image = ourselves.directory("boot-power-empty") / "empty.img"
+    prep = struct.pack("<B3sB3sII", 0x80, b"", 0x41, b"", 2048, 16384)
+    image.write_bytes((bytes(446) + prep).ljust(510, b"\0") + b"\x55\xaa" + bytes(10 << 20))
+    done = ourselves.dibble("boot", image, "--timeout", "600", check=False)
+    assert done.returncode == 1
+    assert "the Open Firmware finds nothing to boot on the disk" in done.stderr

@@ -29,6 +29,8 @@ LAYOUT = """
     base: image0
     label: gpt
     partitions:
+      - name: something
+        size: 1MiB
       - name: boot
         flags: [boot]
         size: 200MiB

@@ -125,12 +125,12 @@ def read_gpt(disk: Sparse, sector_size: int = 512, *, backup: bool = False) -> t
         entry = entries[number * entry_length : (number + 1) * entry_length]
         if any(entry):
             first, final, attributes = struct.unpack("<QQQ", entry[32:56])
-            assert attributes == 0
+            assert attributes in (0, 4), "UEFI 2.10, table 5.8: none, or legacy BIOS bootable"
             assert first_usable <= first <= final <= last_usable
             name = entry[56:].decode("utf-16-le").rstrip("\0")
             kind = str(uuid.UUID(bytes_le=entry[:16]))
             guid = uuid.UUID(bytes_le=entry[16:32])
-            found.append(Found(number + 1, kind, first, final - first + 1, False, name, guid))
+            found.append(Found(number + 1, kind, first, final - first + 1, attributes == 4, name, guid))
     return found, uuid.UUID(bytes_le=raw[56:72])
 
 

@@ -147,6 +147,7 @@ def test_any_table_reads_back_as_it_was_placed(table: Table, sector_size: int, m
         (p.name, extents[p.name].offset, extents[p.name].size, partition_guid(p.name)) for p in table.partitions
     ]
     assert [uuid.UUID(entry.kind) for entry in found] == [type_guid(p.type) for p in table.partitions]
+    assert [entry.bootable for entry in found] == [partition.bootable for partition in table.partitions]
     ends = [0, *(extent.offset + extent.size for extent in extents.values())]
     assert all(extent.offset >= end for extent, end in zip(extents.values(), ends, strict=False))
     assert all(extent.offset % table.align == 0 for extent in extents.values())

@@ -66,7 +66,7 @@ _GIVEN_UP: tuple[tuple[re.Pattern[str], str, str], ...] = (
         "does a file system that it reads have extlinux/extlinux.conf (DIB_BOOTLOADER=extlinux, element bootloader)?",
     ),
     (
-        re.compile(r"E3407: Load failed"),
+        re.compile(r"E3407: Load failed|Type 'boot' and press return to continue booting the system"),
         "the Open Firmware finds nothing to boot on the disk",
         "does the disk have a PReP partition with a boot loader (elements block-device-gpt and bootloader)?",
     ),

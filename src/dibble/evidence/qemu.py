@@ -98,6 +98,7 @@ _NO_UEFI = {
     "arm64": "install it (Debian: qemu-efi-aarch64), or boot with --firmware u-boot",
     "armhf": "install it (Debian: qemu-efi-arm), or boot with --firmware u-boot",
 }
+"""What to do where there is no UEFI firmware for a guest."""
 
 U_BOOT = {"arm64": "/usr/lib/u-boot/qemu_arm64/u-boot.bin", "armhf": "/usr/lib/u-boot/qemu_arm/u-boot.bin"}
 """U-Boot for QEMU's machines, where Debian's u-boot-qemu puts it. That for PCs has no driver for any disk of ours."""

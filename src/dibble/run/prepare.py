@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from dibble.store.remote import RemoteStore
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "catalogue"
+OUTPUTS_VERSION = "outputs.v2"
+"""Part of every output's key; grows when what is written for the same tree and layout changes."""
 DEFAULT_EPOCH = 1767225600
 """2026-01-01: the time of files that a build makes when SOURCE_DATE_EPOCH does not say another one."""
 ENGINE_FILES = ("package-installs.yaml", "package-installs.json", "pkg-map", "svc-map")
@@ -136,8 +138,8 @@ class Build:
         """The key of each output format for a finished tree; with `request`, of its formats, made as it says."""
         request = request or self.request
         common = [
-            __version__, request.arch, state.tree, repr(self.graph), repr(self.defaults), self.tools_identity,
-            str(self.epoch), request.environment.get("DIB_BOOTLOADER", ""),
+            __version__, OUTPUTS_VERSION, request.arch, state.tree, repr(self.graph), repr(self.defaults),
+            self.tools_identity, str(self.epoch), request.environment.get("DIB_BOOTLOADER", ""),
             *_gate_parts(request), *_tools_parts(self, self.disk_tools),
             *([self.signing.identity] if self.signing else ()),
         ]  # fmt: skip

@@ -31,6 +31,7 @@ _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _ENTRY = struct.Struct("<16s16sQQQ72s")
 _MBR_AT = 440
 _PROTECTIVE = 0xEE
+_BOOTABLE = 1 << 2  # UEFI 2.10, table 5.8: no firmware of ours asks for it, but U-Boot looks for its menu there
 _BEYOND_CHS = b"\xff\xff\xff"  # UEFI 2.10, table 5.4: the end, where three bytes cannot say it
 
 
@@ -106,7 +107,8 @@ def sectors(
         first = extent.offset // sector_size
         last = first + extent.size // sector_size - 1
         name = partition.name.encode("utf-16-le")
-        entries += _ENTRY.pack(kind.bytes_le, guid_of(partition.name).bytes_le, first, last, 0, name)
+        attributes = _BOOTABLE if partition.bootable else 0
+        entries += _ENTRY.pack(kind.bytes_le, guid_of(partition.name).bytes_le, first, last, attributes, name)
     entries = entries.ljust(ENTRIES * ENTRY_BYTES, b"\0")
     array = -(-len(entries) // sector_size)
     end = disk_size // sector_size - 1
