@@ -103,7 +103,7 @@ def test_sfdisk_sees_the_boot_flag(tmp_path: Path) -> None:
 EFI = [
     a_partition("ESP", 8 * MIB, "EF00"),
     a_partition("a name", 8 * MIB, "EF02"),
-    a_partition("root", "100%", "8300"),
+    a_partition("root", "100%", "8300", bootable=True),
 ]
 
 
@@ -132,6 +132,7 @@ def test_sfdisk_reads_names_types_and_guids_of_a_gpt(tmp_path: Path) -> None:
         ("root", 34816, 2060288, partition_guid("root")),
     ]
     assert [uuid.UUID(p["type"]) for p in table["partitions"]] == [TYPES["EF00"], TYPES["EF02"], TYPES["8300"]]
+    assert [p.get("attrs", "") for p in table["partitions"]] == ["", "", "LegacyBIOSBootable"]
 
 
 def test_fdisk_reads_a_gpt_with_sectors_of_4096_bytes(tmp_path: Path) -> None:
