@@ -278,12 +278,14 @@ def test_what_stands_on_large_sectors_has_them_too() -> None:
 
 
 def test_crypttab_opens_the_root_in_the_initramfs_and_other_data_later() -> None:
-    (file,) = system_files(graph_of(HEAD + LUKS + ROOT)).files
+    file, dracut = system_files(graph_of(HEAD + LUKS + ROOT)).files
+    assert dracut.lines == ('add_dracutmodules+=" crypt "', f'kernel_cmdline+=" rd.luks.uuid={node().uuid} "')
     assert file.paths == ("/etc/crypttab",)
     assert file.lines == (f"crypt UUID={node().uuid} none luks,initramfs",)
     data = HEAD.replace("/boot", "/") + LUKS + "    crypttab_key: /etc/keys/data\n    crypttab_options: [discard]\n"
     found = system_files(graph_of(data + ROOT.replace("mount_point: /", "mount_point: /data")))
-    assert found.files[0].lines == (f"crypt UUID={node().uuid} /etc/keys/data luks,discard",)
+    (file,) = found.files
+    assert file.lines == (f"crypt UUID={node().uuid} /etc/keys/data luks,discard",)
     assert found.programs == {"cryptsetup": "cryptsetup"}
 
 

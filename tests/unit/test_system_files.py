@@ -89,6 +89,29 @@ def test_a_file_lies_where_the_distribution_has_it(tmp_path: Path) -> None:
     assert FILE.path_in(tmp_path) == "/etc/mdadm/mdadm.conf"
 
 
+def test_dracut_is_told_what_root_stands_on_and_of_no_other_volume(tmp_path: Path) -> None:
+    lines = "- lvm:\n    name: lvm\n    pvs: [{name: pv, base: data}]\n    vgs: [{name: vg, base: pv}]\n    lvs:\n"
+    root = "mkfs: {name: mkfs_root, type: ext4, mount: {mount_point: /}}"
+    lines += f"      - {{name: lv, base: vg, size: 9MiB, {root}}}\n      - {{name: spare, base: vg, size: 4MiB}}\n"
+    parts = "name: b, size: 50MiB}, {name: c, size: 9MiB}, {name: d, size: 9MiB}]\n"
+    other = RAID.replace("data", "other").replace("a, b", "c, d")
+    found = needed(PLAIN[: PLAIN.index("name: b,")] + parts + RAID + other + lines)
+    (identity,) = [line.split("UUID=")[1] for line in found.files[0].lines if "/data " in line]
+    dracut = found.files[1]
+    assert dracut.path_in(tmp_path) == "/etc/dracut.conf.d/60-volumes.conf"
+    assert dracut.lines == (
+        'add_dracutmodules+=" mdraid lvm "',
+        'mdadmconf="yes"',
+        f'kernel_cmdline+=" rd.md.uuid={identity} rd.lvm.lv=vg/lv "',
+    )
+    assert found.files[0].belongs_in(tmp_path)
+    assert not dracut.belongs_in(tmp_path), "there is no dracut"
+    (tmp_path / "usr" / "bin").mkdir(parents=True)
+    (tmp_path / "usr" / "bin" / "dracut").touch()
+    assert dracut.belongs_in(tmp_path)
+    assert len(needed(PLAIN + RAID + LVM).files) == 1, "no ramdisk has to find what only holds data"
+
+
 def test_a_program_that_is_not_in_the_image_is_named_with_its_element(tmp_path: Path) -> None:
     found = needed(PLAIN + RAID + LVM)
     assert found.missing_from(tmp_path) == {"mdadm": "mdadm", "lvm": "lvm"}

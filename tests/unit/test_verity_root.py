@@ -7,14 +7,20 @@ from uuid import UUID
 
 import pytest
 
-from dibble.boot.base import filesystem_of
+from dibble.boot.base import BootSetup, filesystem_of
+from dibble.boot.extlinux import Extlinux
+from dibble.boot.grub import Grub
 from dibble.boot.verity_root import sealed_line, verity_root
 from dibble.disk.graph import parse
 from dibble.disk.model import Defaults, Graph
 from dibble.disk.tables.ids import mbr_disk_id, partition_guid
 from dibble.errors import DiskLayoutError
+from dibble.events import Events
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dibble.boot.base import BootLoader
     from dibble.disk.volumes.verity import Verity
 
 pytestmark = pytest.mark.unit
@@ -84,6 +90,19 @@ def test_a_volume_below_has_its_path() -> None:
 
 def test_another_root_is_none_of_it() -> None:
     assert verity_of(graph_of(PARTITIONS.replace("100%}", f"100%, {ROOT}}}"))) is None
+
+
+@pytest.mark.parametrize("loader", [Grub(), Extlinux()])
+def test_a_loader_that_gives_no_root_hash_is_refused(tmp_path: Path, loader: BootLoader) -> None:
+    (tmp_path / "boot/grub").mkdir(parents=True)
+    (tmp_path / "boot/grub/grub.cfg").touch()
+    graph = graph_of(PARTITIONS + SEALED)
+    setup = BootSetup(graph, tmp_path, "amd64", tmp_path, None, Events(), 0)  # type: ignore[arg-type]  # runs no tool
+    with pytest.raises(DiskLayoutError, match='root hash: the root on verity "sealed" would start unchecked') as raised:
+        loader.install(setup)
+    assert "DIB_BOOTLOADER=systemd-boot" in raised.value.hint
+    assert raised.value.where is not None
+    assert (raised.value.where.file, raised.value.where.line) == ("disk.yaml", 6)
 
 
 def test_what_nothing_would_open_is_refused() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dibble.boot.base import NoCode, filesystem_of
 from dibble.boot.kernels import COMMAND_LINE, kernels
+from dibble.boot.verity_root import refuse_verity_root
 from dibble.errors import DiskLayoutError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Extlinux:
 
         Raises DiskLayoutError where U-Boot cannot read the file system of /boot.
         """
+        refuse_verity_root(setup.graph, "U-Boot's menu")
         filesystem = filesystem_of(setup.graph, "/boot")
         _check(setup, filesystem)
         apart = filesystem is not filesystem_of(setup.graph, "/")

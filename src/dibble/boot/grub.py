@@ -21,6 +21,7 @@ from dibble.boot.base import (
     filesystem_of,
     is_type,
 )
+from dibble.boot.verity_root import refuse_verity_root
 from dibble.disk.sizes import human
 from dibble.errors import DiskLayoutError
 
@@ -119,6 +120,7 @@ class Grub:
         table = next((table for table in graph.tables if table.base == boot_image(graph)), None)
         if directory is None or table is None:
             return GrubCode()
+        refuse_verity_root(graph, "GRUB")
         path = "/" + str(directory.relative_to(root))
         filesystem = filesystem_of(graph, path)
         if filesystem is None or filesystem.type not in _FILESYSTEM_MODULES:

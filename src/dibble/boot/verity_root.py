@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dibble.boot.base import filesystem_of
 from dibble.disk.tables.ids import partuuid
 from dibble.disk.volumes.verity import HASH_BYTES, Verity
 from dibble.errors import DiskLayoutError
@@ -37,6 +38,19 @@ def verity_root(graph: Graph, root: Filesystem) -> Verity | None:
             where=volume.where,
         )
     return None
+
+
+def refuse_verity_root(graph: Graph, loader: str) -> None:
+    """For a boot loader that gives the kernel no root hash. Raises DiskLayoutError for a root on verity, as the system
+    would start from the partition below it, unchecked."""
+    root = filesystem_of(graph, "/")
+    volume = verity_root(graph, root) if root else None
+    if volume is not None:
+        raise DiskLayoutError(
+            f'{loader} gives the kernel no root hash: the root on verity "{volume.name}" would start unchecked',
+            hint="set DIB_BOOTLOADER=systemd-boot, with an EFI system partition (element block-device-efi)",
+            where=volume.where,
+        )
 
 
 def sealed_line(line: str, volume: Verity, root_hash: bytes, graph: Graph, seed: UUID) -> str:

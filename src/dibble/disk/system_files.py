@@ -7,23 +7,30 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from dibble.disk.model import Graph
+    from dibble.disk.volumes.base import Volume
 
 _HEADER = "# Made with the image, from its block-device description.\n"
 _EARLY = ("/", "/usr")  # what an initramfs mounts
+_DRACUT = "/etc/dracut.conf.d/60-volumes.conf"
 _PROGRAMS = ("usr/sbin", "sbin", "usr/bin", "bin")
 
 
 @dataclass(frozen=True, slots=True)
 class SystemFile:
-    """`lines` for the file that distributions have under one of `paths`; a new one begins with `first`."""
+    """`lines` for the file that distributions have under one of `paths`; a new one begins with `first`.
+
+    It is for images that have `program`, or for all.
+    """
 
     paths: tuple[str, ...]
     lines: tuple[str, ...]
     first: str = ""
+    program: str = ""
 
     @property
     def name(self) -> str:
@@ -33,6 +40,9 @@ class SystemFile:
         """Where the distribution in `root` has it: the first path whose directory is there, else the last."""
         there = (path for path in self.paths if (root / path.lstrip("/")).parent.is_dir())
         return next(there, self.paths[-1])
+
+    def belongs_in(self, root: Path) -> bool:
+        return not self.program or _has(root, self.program)
 
     def text(self, old: str | None) -> str:
         """All of it, with our lines at the end, each once; `old` is what packages or elements have put there."""
@@ -56,21 +66,21 @@ class SystemFiles:
 
     def missing_from(self, root: Path) -> dict[str, str]:
         """The programs that a tree lacks, and the elements that bring them."""
-        return {
-            program: element
-            for program, element in self.programs.items()
-            if not any((root / place / program).is_file() for place in _PROGRAMS)
-        }
+        return {program: element for program, element in self.programs.items() if not _has(root, program)}
+
+
+def _has(root: Path, program: str) -> bool:
+    return any((root / place / program).is_file() for place in _PROGRAMS)
 
 
 def system_files(graph: Graph) -> SystemFiles:
     """What the volumes of a disk need in its system, in their order."""
     early = {
-        volume.name
+        device
         for mount in graph.mounts
         for filesystem in graph.filesystems
         if mount.point in _EARLY and mount.base == filesystem.name
-        for volume in graph.volumes_below(filesystem.base)
+        for device in graph.below(filesystem.base)
     }
     files: dict[tuple[str, ...], SystemFile] = {}
     programs: dict[str, str] = {}
@@ -80,6 +90,25 @@ def system_files(graph: Graph) -> SystemFiles:
         programs[system.program] = system.element
         if system.files:
             file = files.get(system.files, SystemFile(system.files, (), system.first))
-            line = (system.early_line if volume.name in early else "") or system.line
+            line = (system.early_line if early & set(volume.devices) else "") or system.line
             files[system.files] = replace(file, lines=(*file.lines, line))
-    return SystemFiles(tuple(files.values()), programs)
+    dracut = _for_dracut(graph.volumes, early)
+    return SystemFiles((*files.values(), *dracut), programs)
+
+
+def _for_dracut(volumes: Iterable[Volume], early: AbstractSet[str]) -> tuple[SystemFile, ...]:
+    """Its settings, by which every initramfs that it makes in the image finds the devices `early`; or none."""
+    needed = [
+        (volume, volume.system.dracut)
+        for volume in volumes
+        if early & set(volume.devices) and volume.system is not None and volume.system.dracut is not None
+    ]
+    if not needed:
+        return ()
+    modules = dict.fromkeys(dracut.module for _, dracut in needed)
+    words = [word for _, dracut in needed for device, word in dracut.words if device in early]
+    settings = dict.fromkeys(line for _, dracut in needed for line in dracut.settings)
+    lines = [f'add_dracutmodules+=" {" ".join(modules)} "', *settings]
+    if words:
+        lines.append(f'kernel_cmdline+=" {" ".join(words)} "')
+    return (SystemFile((_DRACUT,), tuple(lines), program="dracut"),)

@@ -466,9 +466,12 @@ class Executor:
                 f"the disk needs {program} in the image, which is not there: add the element {element}", "warning"
             )
         for file in self._system_files.files:
+            if not file.belongs_in(root):
+                continue
             shown = file.path_in(root)
             path = resolve_inside(root, shown)
             try:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(file.text(path.read_text() if path.exists() else None))
                 path.chmod(0o644)
             except OSError as error:

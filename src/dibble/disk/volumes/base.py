@@ -58,13 +58,26 @@ class VolumePlace:
 
 
 @dataclass(frozen=True, slots=True)
+class Dracut:
+    """What dracut(8) has to put into an initramfs that is not for one host alone, where `/` or `/usr` is on a volume.
+
+    `module` is dracut's name for it, `words` are (device, word of dracut.cmdline(7) by which the device is found), and
+    `settings` further lines of dracut.conf(5).
+    """
+
+    module: str
+    words: tuple[tuple[str, str], ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class System:
     """What the running system needs to find a volume's devices: `program`, which `element` puts into an image, and a
     line for a file (`dibble.disk.system_files`), or neither.
 
     `files` are its absolute paths in distributions: the first whose directory an image has, else the last. `first` is
     what it has to say besides, if packages have left none. `early_line`, if any, stands in place of `line` where the
-    initramfs must find the devices, as `/` or `/usr` is on them.
+    initramfs must find the devices, as `/` or `/usr` is on them; `dracut` is for that case too.
     """
 
     program: str
@@ -73,6 +86,7 @@ class System:
     line: str = ""
     first: str = ""
     early_line: str = ""
+    dracut: Dracut | None = None
 
 
 class Volume(Protocol):

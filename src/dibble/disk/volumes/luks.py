@@ -9,7 +9,7 @@ from uuid import UUID  # noqa: TC003 - dataclass field type
 from dibble.disk.secrets import Secret  # noqa: TC001 - dataclass field type
 from dibble.disk.sizes import human, round_down, round_up
 from dibble.disk.volumes import luks_keys
-from dibble.disk.volumes.base import Placed, Spot, System
+from dibble.disk.volumes.base import Dracut, Placed, Spot, System
 from dibble.disk.volumes.luks_header import (
     COPY_SALT_BYTES,
     DATA_AT,
@@ -90,7 +90,9 @@ class Luks:
         def line(*more: str) -> str:
             return f"{self.name} UUID={self.uuid} {self.key_place} {','.join(('luks', *more, *self.options))}"
 
-        return System("cryptsetup", "cryptsetup", ("/etc/crypttab",), line(), early_line=line("initramfs"))
+        dracut = Dracut("crypt", ((self.name, f"rd.luks.uuid={self.uuid}"),))
+        early = line("initramfs")
+        return System("cryptsetup", "cryptsetup", ("/etc/crypttab",), line(), early_line=early, dracut=dracut)
 
     def path_of(self, device: str) -> str:
         return f"/dev/mapper/{device}"

@@ -12,7 +12,7 @@ from uuid import UUID  # noqa: TC003 - dataclass field type
 
 from dibble.disk.sizes import human
 from dibble.disk.volumes import lvm_metadata
-from dibble.disk.volumes.base import Placed, Spot, System
+from dibble.disk.volumes.base import Dracut, Placed, Spot, System
 from dibble.disk.volumes.sparse import scatter, write_into
 from dibble.errors import DiskLayoutError, Where
 
@@ -103,7 +103,8 @@ class Lvm:
     @property
     def system(self) -> System:
         """No file: without one LVM looks at every device, and a list of devices would leave out those added later."""
-        return System("lvm", "lvm")
+        words = tuple((lv.name, f"rd.lvm.lv={lv.group}/{lv.name}") for lv in self.lvs)
+        return System("lvm", "lvm", dracut=Dracut("lvm", words))
 
     def path_of(self, device: str) -> str:
         group = next(lv.group for lv in self.lvs if lv.name == device)

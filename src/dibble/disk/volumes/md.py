@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 from dibble.disk.sizes import human, round_down, round_up
-from dibble.disk.volumes.base import Placed, Spot, System
+from dibble.disk.volumes.base import Dracut, Placed, Spot, System
 from dibble.disk.volumes.sparse import scatter, write_into
 from dibble.errors import Where
 
@@ -65,8 +65,10 @@ class Array:
         digits = self.uuid.hex
         identity = ":".join(digits[at : at + 8] for at in range(0, 32, 8))
         line = f"ARRAY {self.path_of(self.name)} metadata=1.2 UUID={identity}"
+        dracut = Dracut("mdraid", ((self.name, f"rd.md.uuid={identity}"),), ('mdadmconf="yes"',))
         # mdadm's monitor fails when it knows nobody to tell.
-        return System("mdadm", "mdadm", ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"), line, "MAILADDR root\n")
+        first = "MAILADDR root\n"
+        return System("mdadm", "mdadm", ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"), line, first, dracut=dracut)
 
     def path_of(self, device: str) -> str:
         return f"/dev/md/{device}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID  # noqa: TC003 - dataclass field type
 
 from dibble.disk.sizes import human, round_up
-from dibble.disk.volumes.base import Placed, Region, Spot, System
+from dibble.disk.volumes.base import Dracut, Placed, Region, Spot, System
 from dibble.disk.volumes.sparse import write_into
 from dibble.disk.volumes.workers import PIECE, TASKS, read_piece, workers
 from dibble.errors import Where
@@ -63,7 +63,7 @@ class Verity:
     @property
     def system(self) -> System:
         """No file: the root hash stands where its signature is checked, on the kernel's command line."""
-        return System("veritysetup", "verity")
+        return System("veritysetup", "verity", dracut=Dracut("systemd-veritysetup"))
 
     def path_of(self, device: str) -> str:
         return f"/dev/mapper/{device}"
