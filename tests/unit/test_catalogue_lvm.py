@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,16 @@ SETTINGS = "lvm/install.d/10-lvm-initramfs"
 LAST = "lvm/finalise.d/60-lvm-initramfs"
 MODULES = ["dm-mod", "dm-thin-pool", "dm-snapshot"]
 DRACUT = 'add_dracutmodules+=" lvm "\nadd_drivers+=" dm-mod dm-thin-pool dm-snapshot "\n'
+
+
+def tools_without(tmp_path: Path, missing: str) -> Path:
+    """A directory with the programs of this machine but one."""
+    place = tmp_path / "tools"
+    place.mkdir()
+    for name in ("bash", "grep", "env"):
+        (place / name).symlink_to(shutil.which(name) or "")
+    assert not (place / missing).exists()
+    return place
 
 
 def build_with(tmp_path: Path, *, initramfs_tools: bool, dracut: bool) -> HookBuild:
@@ -70,8 +81,9 @@ def test_a_ramdisk_of_initramfs_tools_without_lvm_is_made_again(tmp_path: Path, 
 
 def test_where_there_is_no_initramfs_tools_another_element_looks(tmp_path: Path) -> None:
     build = build_with(tmp_path, initramfs_tools=False, dracut=True)
+    (build.target / "etc/initramfs-tools/hooks").mkdir(parents=True)  # as cryptsetup's package does for either
     (build.target / "boot/initrd.img-6.1-x").write_text("usr/bin/sh\n")
-    run_inside(build, LAST)
+    run_inside(build, LAST, env={"PATH": f"{build.bin}:{tools_without(tmp_path, 'lsinitramfs')}"})
     assert build.calls == []
 
 
