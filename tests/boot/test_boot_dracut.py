@@ -86,7 +86,8 @@ def test_a_ramdisk_of_dracut_finds_a_root_on_verity_on_lvm_in_a_container_on_a_m
     assert told["seconds"]["kernel"] < told["seconds"]["unlock"] < told["seconds"]["prompt"]
     assert printed["root"] == "overlay"
     assert printed["written"] == "kept in memory"
-    status = dict(map(str.strip, line.split(":", 1)) for line in printed["verity"].splitlines() if ":" in line)
+    told_of_it = dict(line.split(":", 1) for line in printed["verity"].splitlines() if ":" in line)
+    status = {name.strip(): value.strip() for name, value in told_of_it.items()}
     assert (status["type"], status["status"], status["root hash"]) == ("VERITY", "verified", root_hash)
     assert (status["data device"], status["hash device"]) == ("/dev/mapper/vg-data", "/dev/mapper/vg-hashes")
     assert [line.split() for line in printed["volumes"].splitlines()] == [
