@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from dibble.outputs.compressed import Gzip, Xz, Zstd
+from dibble.outputs.compressed import Gzip, Xz, Zstd, behind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,3 +100,17 @@ def test_a_file_that_cannot_be_written_ends_the_work(make: type[Gzip | Xz | Zstd
 
     with pytest.raises(OSError, match="No space"):
         write(full, make)
+
+
+def test_what_is_written_behind_comes_in_order_and_says_what_went_wrong() -> None:
+    found = bytearray()
+    with behind(found.extend) as put:
+        for number in range(100):
+            put(bytes([number]) * 1000)
+    assert found == b"".join(bytes([number]) * 1000 for number in range(100))
+
+    def full(data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), behind(full) as put:
+        put(b"x")  # the end tells it at the latest

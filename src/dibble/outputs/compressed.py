@@ -11,8 +11,9 @@ import struct
 import zlib
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 import zstandard
@@ -24,6 +25,22 @@ if TYPE_CHECKING:
 
 Put: TypeAlias = Callable[[bytes], object]
 """Takes the bytes of a file, in order."""
+
+
+@contextmanager
+def behind(put: Put) -> Iterator[Put]:
+    """Take the next bytes while those before are written in a thread. What cannot be written is raised by a later call,
+    or at the end. What is given must not be changed afterwards."""
+    with ThreadPoolExecutor(1, "write") as pool:
+        last: Future[object] = pool.submit(bool)
+
+        def later(data: bytes) -> None:
+            nonlocal last
+            last.result()
+            last = pool.submit(put, data)
+
+        yield later
+        last.result()
 
 
 class Stream(Protocol):

@@ -25,7 +25,10 @@ class Tar:
             self._write(writing.root, file.write, writing.epoch, activity)
 
     def _write(self, root: Path, put: Put, epoch: int, activity: RunningActivity) -> None:
-        TarWriter(put, epoch, activity).write_tree(root)
+        from dibble.outputs.compressed import behind
+
+        with behind(put) as later:
+            TarWriter(later, epoch, activity).write_tree(root)
 
 
 class _Compressed(Tar):

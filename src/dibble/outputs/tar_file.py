@@ -36,7 +36,8 @@ class TarWriter:
         self._to = put
         self._epoch = epoch
         self._activity = activity
-        self._pending = bytearray()
+        self._pending: list[bytes] = []
+        self._held = 0  # bytes of these
         self._written = 0
         self._links: dict[tuple[int, int], bytes] = {}  # inodes with links still to come → the first name
 
@@ -53,7 +54,7 @@ class TarWriter:
         for name, path, status in entries:
             self._entry(name, path, status)
         self._put(bytes(2 * BLOCK))
-        self._put(bytes(-(self._written + len(self._pending)) % RECORD))
+        self._put(bytes(-(self._written + self._held) % RECORD))
         self._flush()
 
     def _entry(self, name: bytes, path: bytes, status: os.stat_result) -> None:
@@ -134,14 +135,15 @@ class TarWriter:
         self._put(bytes(-size % BLOCK))
 
     def _put(self, data: bytes) -> None:
-        self._pending += data
-        if len(self._pending) >= _BUFFER:
+        self._pending.append(data)
+        self._held += len(data)
+        if self._held >= _BUFFER:
             self._flush()
 
     def _flush(self) -> None:
-        self._to(bytes(self._pending))
-        self._written += len(self._pending)
-        self._pending = bytearray()
+        self._to(b"".join(self._pending))
+        self._written += self._held
+        self._pending, self._held = [], 0
         if self._activity:
             self._activity.progress(self._written, unit="bytes")
 

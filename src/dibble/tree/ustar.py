@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import zlib
 
 BLOCK = 512
 TYPES = {
@@ -41,28 +42,33 @@ def ustar(
     device: int = 0,
 ) -> bytes:
     """A header block. What has no room in it is cut, because a pax record before it holds the whole."""
-    block = b"".join(
-        (
-            name[:100].ljust(100, b"\0"),
-            _octal(mode, 8),
-            _octal(uid, 8),
-            _octal(gid, 8),
-            _octal(size, 12),
-            _octal(mtime, 12),
-            b" " * 8,  # the checksum counts itself as spaces
-            kind,
-            target[:100].ljust(100, b"\0"),
-            b"ustar\00000",
-            bytes(64),  # user and group names: owners are numbers
-            _octal(os.major(device), 8),
-            _octal(os.minor(device), 8),
-            bytes(167),  # no prefix
-        )
+    begin = _BEGIN % (
+        name[:100].ljust(100, b"\0"),
+        _fitting(mode, 8),
+        _fitting(uid, 8),
+        _fitting(gid, 8),
+        _fitting(size, 12),
+        _fitting(mtime, 12),
     )
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+    rest = _REST % (
+        kind,
+        target[:100].ljust(100, b"\0"),
+        _fitting(os.major(device), 8),
+        _fitting(os.minor(device), 8),
+        bytes(167),  # no prefix
+    )
+    return b"%b%06o\0 %b" % (begin, _sum(begin) + 8 * ord(" ") + _sum(rest[:256]) + _sum(rest[256:]), rest)
 
 
-def _octal(number: int, width: int) -> bytes:
-    if not 0 <= number < 8 ** (width - 1):
-        number = 0
-    return b"%0*o\0" % (width - 1, number)
+_BEGIN = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0"
+# The checksum lies between, and counts itself as spaces. User and group names are empty: owners are numbers.
+_REST = b"%b%bustar\00000" + bytes(64) + b"%07o\0%07o\0%b"
+
+
+def _sum(data: bytes) -> int:
+    """The sum of at most 256 bytes: the lower half of Adler-32 (RFC 1950), which begins at 1 and is modulo 65521."""
+    return (zlib.adler32(data) & 0xFFFF) - 1
+
+
+def _fitting(number: int, width: int) -> int:
+    return number if 0 <= number < 8 ** (width - 1) else 0
