@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.boot.tiny_disks import RESTART, WRITE, disk
 from tests.inside import with_tools
+from tests.people import left_sessions
 
 from dibble.evidence import kvm_probe, qemu
 from dibble.sandbox.tools import host_arch
@@ -221,4 +222,4 @@ def test_an_interrupted_boot_leaves_nothing(ourselves: Person) -> None:
     assert "Traceback" not in rest
     running = subprocess.run(["pgrep", "-f", str(image)], check=False, capture_output=True, text=True)
     assert running.stdout == ""
-    assert not list((ourselves.cache / "tmp").glob("build-*/boot"))
+    assert not [session for session in left_sessions(ourselves) if (session / "boot").exists()]
