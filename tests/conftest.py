@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ settings.load_profile("dibble")
 
 # Seconds after which a test of a kind has hung.
 TIME_LIMITS = {"unit": 60, "lint": 600, "contract": 600, "build": 3600, "boot": 3600}
+# Where these tests run in a shell's background, what they start would not hear an interruption.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Where Debian keeps e2fsck and its like, which an ordinary user's PATH leaves out.
 os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
 DEBIAN_PACKAGES = Path(__file__).parent / "debian-packages"
