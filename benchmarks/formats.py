@@ -55,8 +55,8 @@ OTHERS = {
     "vhd": CONVERT + "vpc -o subformat=fixed,force_size=on {out}.disk {out}",
     "vhdx": CONVERT + "vhdx {out}.disk {out}",
     "vdi": CONVERT + "vdi {out}.disk {out}",
-    "tar": "tar -C {tree} --format=posix --sort=name -cf {out} .",
-    "tar.zst": "tar -C {tree} --format=posix --sort=name -cf - . | zstd -q -9 -T0 -o {out}",
+    "tar": "tar -C {tree} --format=posix --xattrs --acls --sort=name -cf {out} .",
+    "tar.zst": "tar -C {tree} --format=posix --xattrs --acls --sort=name -cf - . | zstd -q -9 -T0 -o {out}",
     "squashfs": "gensquashfs -q -k -x -c zstd -D {tree} {out}",
     "erofs": "mkfs.erofs --quiet -zzstd,level=9 -C65536 {out} {tree}",
 }
