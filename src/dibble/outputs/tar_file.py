@@ -22,22 +22,23 @@ if TYPE_CHECKING:
     from dibble.outputs.compressed import Put
 
 RECORD = 20 * BLOCK  # GNU tar's blocking factor; an archive ends at a multiple of it
-_BUFFER = 4 << 20
+_BUFFER = 1 << 20
+_MOST_SIZE, _MOST_ID = 8**11, 8**7  # what fields of 12 and of 8 octal digits, the last a NUL, cannot hold
 _EMPTIED = tuple(b"./" + name for name in EMPTIED)
 Entry: TypeAlias = tuple[bytes, bytes, os.stat_result]
 """Name in the archive (`./usr`), path, status."""
 
 
 class TarWriter:
-    """Writes one archive, in pieces that `put` is given. Owners are numbers, names begin with `./`, entries
-    are sorted by name."""
+    """Writes one archive, in pieces that `put` is given: views of a buffer, which it must have done with when it is
+    called again. Owners are numbers, names begin with `./`, entries are sorted by name."""
 
     def __init__(self, put: Put, epoch: int, activity: RunningActivity | None = None) -> None:
         self._to = put
         self._epoch = epoch
         self._activity = activity
-        self._pending: list[bytes] = []
-        self._held = 0  # bytes of these
+        self._buffer, self._other = (memoryview(bytearray(_BUFFER)) for _ in range(2))
+        self._held = 0  # bytes in the first
         self._written = 0
         self._links: dict[tuple[int, int], bytes] = {}  # inodes with links still to come → the first name
 
@@ -85,19 +86,20 @@ class TarWriter:
         target: bytes,
         attributes: dict[bytes, bytes],
     ) -> None:
-        mtime = min(int(status.st_mtime_ns // 1_000_000_000), self._epoch)
+        mtime = min(status.st_mtime_ns // 1_000_000_000, self._epoch)
         records: dict[bytes, bytes] = {}
-        for key, text in ((b"path", name), (b"linkpath", target)):
-            if len(text) > 100 or not text.isascii():
-                records[key] = text
-        for key, number, limit in (
-            (b"size", size, 1 << 33),
-            (b"uid", status.st_uid, 1 << 21),
-            (b"gid", status.st_gid, 1 << 21),
-            (b"mtime", mtime, 1 << 33),
-        ):
-            if not 0 <= number < limit:
-                records[key] = b"%d" % number
+        if len(name) > 100 or not name.isascii():
+            records[b"path"] = name
+        if target and (len(target) > 100 or not target.isascii()):
+            records[b"linkpath"] = target
+        if size >= _MOST_SIZE:
+            records[b"size"] = b"%d" % size
+        if status.st_uid >= _MOST_ID:
+            records[b"uid"] = b"%d" % status.st_uid
+        if status.st_gid >= _MOST_ID:
+            records[b"gid"] = b"%d" % status.st_gid
+        if not 0 <= mtime < _MOST_SIZE:
+            records[b"mtime"] = b"%d" % mtime
         for key, value in attributes.items():
             records[b"SCHILY.xattr." + key] = value
         if records:
@@ -124,26 +126,34 @@ class TarWriter:
         try:
             left = size
             while left:
-                data = os.read(descriptor, min(left, _BUFFER))
-                if not data:
+                begin = self._held
+                count = os.readv(descriptor, (self._buffer[begin : begin + left],))
+                if not count:
                     name = os.fsdecode(path)
                     raise OutputError(f"{name} became shorter while it was archived", hint="build again")
-                left -= len(data)
-                self._put(data)
+                left -= count
+                self._held += count
+                if self._held == _BUFFER:
+                    self._flush()
         finally:
             os.close(descriptor)
         self._put(bytes(-size % BLOCK))
 
     def _put(self, data: bytes) -> None:
-        self._pending.append(data)
-        self._held += len(data)
-        if self._held >= _BUFFER:
+        begin, room = self._held, _BUFFER - self._held
+        if len(data) >= room:
+            self._buffer[begin:] = data[:room]
+            self._held = _BUFFER
             self._flush()
+            self._put(data[room:])
+        elif data:
+            self._held += len(data)
+            self._buffer[begin : self._held] = data
 
     def _flush(self) -> None:
-        self._to(b"".join(self._pending))
+        self._to(self._buffer[: self._held])
         self._written += self._held
-        self._pending, self._held = [], 0
+        self._buffer, self._other, self._held = self._other, self._buffer, 0
         if self._activity:
             self._activity.progress(self._written, unit="bytes")
 

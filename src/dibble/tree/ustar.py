@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from functools import cache, lru_cache
 
 BLOCK = 512
 TYPES = {
@@ -42,27 +43,33 @@ def ustar(
     device: int = 0,
 ) -> bytes:
     """A header block. What has no room in it is cut, because a pax record before it holds the whole."""
-    begin = _BEGIN % (
-        name[:100].ljust(100, b"\0"),
-        _fitting(mode, 8),
-        _fitting(uid, 8),
-        _fitting(gid, 8),
-        _fitting(size, 12),
-        _fitting(mtime, 12),
-    )
-    rest = _REST % (
+    begin = name[:100].ljust(100, b"\0")
+    owner, owner_sum = _owner(mode, uid, gid)
+    numbers = b"%011o\0%011o\0" % (_fitting(size, 12), _fitting(mtime, 12))
+    rest, rest_sum = _rest(kind, target, device)
+    return b"%b%b%b%06o\0 %b" % (begin, owner, numbers, _sum(begin) + owner_sum + _sum(numbers) + rest_sum, rest)
+
+
+@cache
+def _owner(mode: int, uid: int, gid: int) -> tuple[bytes, int]:
+    """The fields from mode to group, and the sum of their bytes. There are few of these in a tree."""
+    fields = b"%07o\0%07o\0%07o\0" % (_fitting(mode, 8), _fitting(uid, 8), _fitting(gid, 8))
+    return fields, _sum(fields)
+
+
+@lru_cache(64)
+def _rest(kind: bytes, target: bytes, device: int) -> tuple[bytes, int]:
+    """The fields behind the checksum, and the sum of their bytes with the checksum's own, which counts as spaces. User
+    and group names are empty: owners are numbers."""
+    fields = b"%b%bustar\00000%b%07o\0%07o\0%b" % (
         kind,
         target[:100].ljust(100, b"\0"),
+        bytes(64),
         _fitting(os.major(device), 8),
         _fitting(os.minor(device), 8),
         bytes(167),  # no prefix
     )
-    return b"%b%06o\0 %b" % (begin, _sum(begin) + 8 * ord(" ") + _sum(rest[:256]) + _sum(rest[256:]), rest)
-
-
-_BEGIN = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0"
-# The checksum lies between, and counts itself as spaces. User and group names are empty: owners are numbers.
-_REST = b"%b%bustar\00000" + bytes(64) + b"%07o\0%07o\0%b"
+    return fields, 8 * ord(" ") + _sum(fields[:256]) + _sum(fields[256:])
 
 
 def _sum(data: bytes) -> int:
