@@ -115,6 +115,12 @@ def test_what_it_still_lacks_ends_the_build_with_the_mend(build: HookBuild, made
     assert mend in line
 
 
+def test_a_ramdisk_that_dracut_did_not_end_well_ends_the_build(build: HookBuild) -> None:
+    build.fake("dracut", f'for image; do :; done; cp {build.root}/made "$image"; exit 3')
+    said, _ = last(build, listing(modules="base"), status=1)
+    assert "dracut ended with 3 while it made" in said
+
+
 def test_a_ramdisk_without_systemd_opens_containers_by_itself(build: HookBuild) -> None:
     before = listing(modules="crypt lvm base", files=("etc/crypttab",))
     assert last(build, before)[1] == before
