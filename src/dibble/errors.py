@@ -5,8 +5,12 @@ Anything else that reaches the top of `cli/` is a fault in dibble and shows a tr
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass field type, read at run time by tools
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What errno(3) is when a file system, or what the user may have of it, is full."""
 
 
 @dataclass(frozen=True, slots=True)

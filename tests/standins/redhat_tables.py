@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 ROOTS = tuple(
     """
-    bash busybox bzip2 ca-certificates cloud-guest-utils coreutils cpio cryptsetup curl dbus diffutils dnf dracut-core
-    dracut-network e2fsprogs fail2ban fdisk file findutils gawk gdisk gpgv grep gzip hostname iproute2 iputils-ping kmod
-    less libc-bin libc6 libpam-modules libpam-runtime login login.defs lshw lsof lvm2 mdadm mount ncurses-base
-    network-manager gnu-which open-iscsi openssh-server openssl passwd policycoreutils procps python3 rpm sed sudo
-    systemd systemd-sysv tar tcpdump traceroute tzdata udev util-linux wget xfsprogs xz-utils zstd grub-common
-    grub2-common
+    bash busybox bzip2 ca-certificates cloud-guest-utils coreutils cpio cryptsetup curl dbus diffutils dnf
+    dracut-core dracut-network e2fsprogs fail2ban fdisk file findutils gawk gdisk gpgv grep gzip hostname iproute2
+    iputils-ping kmod less libc-bin libc6 libpam-modules libpam-runtime login login.defs lshw lsof lvm2 mdadm mount
+    ncurses-base network-manager gnu-which open-iscsi openssh-server openssl passwd policycoreutils procps python3
+    rpm sed sudo systemd systemd-cryptsetup systemd-sysv tar tcpdump traceroute tzdata udev util-linux wget xfsprogs
+    xz-utils zstd grub-common grub2-common thin-provisioning-tools
 """.split()  # noqa: SIM905 - a table to be read
 )
 FIRMWARE_ROOTS = {"amd64": ("grub-pc-bin", "grub-efi-amd64-bin"), "arm64": ("grub-efi-arm64-bin",)}
@@ -46,6 +46,7 @@ MERGED = {
     "cryptsetup-libs": "libcryptsetup12",
     "dbus": "dbus dbus-bin dbus-daemon dbus-session-bus-common dbus-system-bus-common",
     "dbus-libs": "libdbus-1-3",
+    "device-mapper-persistent-data": "thin-provisioning-tools",
     "dracut": "dracut-core",
     "e2fsprogs": "e2fsprogs logsave",
     "e2fsprogs-libs": "libext2fs2t64 libss2 libcom-err2",
@@ -86,7 +87,7 @@ MERGED = {
     "sqlite-libs": "libsqlite3-0",
     "systemd": "systemd systemd-sysv",
     "systemd-libs": "libsystemd0 libudev1 libsystemd-shared",
-    "systemd-udev": "udev dmsetup libdevmapper1.02.1",
+    "systemd-udev": "udev dmsetup libdevmapper1.02.1 systemd-cryptsetup",
     "util-linux": "util-linux mount fdisk",
     "util-linux-libs": "libblkid1 libmount1 libuuid1 libsmartcols1 libfdisk1",
     "which": "gnu-which",

@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 KERNEL = "kernel-default"
 # what no test wants from openSUSE
 _NOT_WANTED = """
-    busybox cloud-guest-utils cryptsetup dnf dracut-network fail2ban gdisk lshw lvm2 mdadm policycoreutils python3 wget
+    busybox cloud-guest-utils dnf dracut-network fail2ban gdisk lshw policycoreutils python3 wget
     xfsprogs
 """.split()  # noqa: SIM905 - a table to be read
 _ROOTS = (*(name for name in ROOTS if name not in _NOT_WANTED), "gpg", "zypper")
 
 # what Fedora's table calls otherwise
 _NOT_HERE = """
-    dbus-libs glibc glibc-common grub2-efi-aa64-modules grub2-efi-x64-modules grub2-pc-modules grub2-tools iproute
-    iscsi-initiator-utils libdnf procps-ng python3 python3-libs shadow-utils systemd-libs systemd-udev
+    dbus-libs device-mapper-persistent-data glibc glibc-common grub2-efi-aa64-modules grub2-efi-x64-modules
+    grub2-pc-modules grub2-tools iproute iscsi-initiator-utils libdnf procps-ng python3 python3-libs shadow-utils
+    systemd-libs systemd-udev
 """.split()  # noqa: SIM905 - a table to be read
 _MERGED = {name: debs for name, debs in MERGED.items() if name not in _NOT_HERE} | {
     "glibc": "libc6 libc-bin",
@@ -45,7 +46,7 @@ _MERGED = {name: debs for name, debs in MERGED.items() if name not in _NOT_HERE}
     "open-iscsi": "open-iscsi libopeniscsiusr libisns0t64",
     "procps": "procps libproc2-0",
     "shadow": "passwd login login.defs libsubid5",
-    "udev": "udev dmsetup libdevmapper1.02.1",
+    "udev": "udev dmsetup libdevmapper1.02.1 systemd-cryptsetup",
     "zypper": "zypper zypper-common",
 }
 # Debian's dependencies take essential packages for granted

@@ -28,6 +28,15 @@ other UUID=5-6 none x-initrd.attach,luks
 """
 GENERATOR = "usr/lib/systemd/system-generators/systemd-cryptsetup-generator"
 FILES = ("etc/crypttab", GENERATOR)
+LINES = "etc/cmdline.d/01-default.conf"
+LSINITRD = f"""
+if [ "$1" = -f ]; then
+    test "$2" = {LINES}
+    sed '1,/^lines:/d' "$3"
+else
+    sed '/^lines:/,$d' "$1"
+fi
+"""
 
 
 def listing(
@@ -35,7 +44,7 @@ def listing(
     words: str = "rd.luks.uuid=1-2 rd.lvm.lv=vg/root",
     files: tuple[str, ...] = FILES,
 ) -> str:
-    """What lsinitrd prints of a ramdisk of dracut."""
+    """What lsinitrd prints of a ramdisk of dracut, and behind it the one file of it that is looked at."""
     lines = [
         "Image: /boot/x: 40M",
         "Arguments: --force --add 'crypt'",
@@ -44,8 +53,8 @@ def listing(
         *modules.split(),
         "=====",
     ]
-    lines += [f"-rw-r--r--   1 root     root           99 Nov 29  2026 {name}" for name in files]
-    return "\n".join((*lines, "dracut cmdline:", f" {words} ", ""))
+    lines += [f"-rw-r--r--   1 root     root           99 Nov 29  2026 {name}" for name in (LINES, *files)]
+    return "\n".join((*lines, "lines:", f" {words} ", ""))
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def build(tmp_path: Path) -> HookBuild:
     (build.target / "etc/dracut.conf.d").mkdir()
     (build.target / "etc/dracut.conf.d/60-volumes.conf").write_text(SETTINGS)
     (build.target / "etc/crypttab").write_text(CRYPTTAB)
-    build.fake("lsinitrd", 'cat "$1"')
+    build.fake("lsinitrd", LSINITRD)
     (tmp_path / "made").write_text(listing())
     build.fake("dracut", f'for image; do :; done; cp {tmp_path}/made "$image"')
     return build

@@ -89,7 +89,7 @@ def test_a_gzip_says_nothing_of_when_and_where_it_was_made() -> None:
 
 @pytest.mark.parametrize("make", READERS)
 def test_a_file_that_cannot_be_written_ends_the_work(make: type[Gzip | Xz | Zstd]) -> None:
-    def full(data: bytes) -> None:
+    def full(data: bytes | memoryview) -> None:
         if data:
             raise OSError(28, "No space left on device")
 
@@ -109,7 +109,7 @@ def test_what_is_written_behind_comes_in_order_and_says_what_went_wrong() -> Non
             put(bytes([number]) * 1000)
     assert found == b"".join(bytes([number]) * 1000 for number in range(100))
 
-    def full(data: bytes) -> None:
+    def full(data: bytes | memoryview) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"), behind(full) as put:

@@ -273,7 +273,7 @@ def test_a_file_beyond_8_gib_has_its_size_in_a_record_before_it(overlay: Overlay
     (layer,) = layers_of(overlay.source(), EPOCH)
     head = bytearray()
 
-    def put(data: bytes) -> None:
+    def put(data: bytes | memoryview) -> None:
         head.extend(data)
         raise _Enough
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import pickle
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,21 @@ def test_a_full_disk_is_known_by_the_systems_number_also_in_another_process() ->
     copy = pickle.loads(pickle.dumps(error))
     copy.__cause__ = None  # a plain pickle leaves it out; one under tblib, which a cluster's library puts in, does not
     assert classify(copy) is FailureClass.DISK_FULL
+
+
+def test_our_own_output_on_a_full_disk_is_told_as_such() -> None:
+    argv = [sys.executable, "-m", "dibble", "--help"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[:2] == [
+            "dibble: no room is left: No space left on device",
+            "  class: disk full",
+        ]
+        assert "Exception ignored" not in done.stderr
+        silent = subprocess.run(argv, env=env, stdout=full, stderr=full, check=False)
+    assert silent.returncode == 1
     assert classify(store_error(OSError(errno.EACCES, "no"), Path("/"))) is FailureClass.HOST
 
 

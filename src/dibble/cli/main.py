@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, TextIO
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from dibble import __version__, registry
-from dibble.errors import DibbleError, HookFailed, Interrupted, UsageError
+from dibble.errors import NO_ROOM, DibbleError, HookFailed, Interrupted, OutputError, UsageError
 from dibble.fleet.classify import shown_class
 
 if TYPE_CHECKING:
@@ -64,9 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         status = _fail(Interrupted("stopped by the user"), compatible)
     except BrokenPipeError:
-        # The reader of our output is gone (`dibble … | head`); Python must not complain of it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output is gone (`dibble … | head`).
+        _drop_output()
         status = SIGNALLED + 13
+    except OSError as error:
+        # Whatever wrote it, and even where it was our own text, on its way into a file.
+        status = _no_room(error) if error.errno in NO_ROOM else _report_fault(error)
     except Exception as error:  # noqa: BLE001 - the one place: whatever is not a DibbleError is a fault of dibble
         status = _report_fault(error)
     return status
@@ -83,6 +87,24 @@ def _usage_error(error: click.ClickException) -> UsageError:
         if near:
             hint = f"did you mean {' or '.join(near)}?"
     return UsageError(message[:1].lower() + message[1:], hint=hint)
+
+
+def _no_room(error: OSError) -> int:
+    place = f" for {os.fsdecode(error.filename)}" if error.filename else ""
+    full = OutputError(f"no room is left{place}: {error.strerror}", hint="free space; `df` shows which disk is full")
+    full.system_error = error.errno
+    with contextlib.suppress(OSError):  # standard error may be a file on that disk too
+        _fail(full, compatible=False)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    return full.exit_status
+
+
+def _drop_output() -> None:
+    """Drop what cannot be written any more, so that Python does not complain of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: DibbleError, compatible: bool) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-
 from dibble.errors import (
+    NO_ROOM,
     BootError,
     DibbleError,
     DiskLayoutError,
@@ -31,7 +30,6 @@ from dibble.errors import (
 )
 from dibble.fleet.model import FailureClass
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_FOUND = 127
 """What a shell ends with when there is no such program (POSIX.1-2017, XCU 2.8.2)."""
 _EX_SOFTWARE = 70  # sysexits(3): dibble's status for a fault of its own
@@ -80,7 +78,7 @@ def classify(error: DibbleError) -> FailureClass | None:
     """The class of the error that ended a build; None for one that the user ended."""
     if isinstance(error, Interrupted):
         return None
-    if error.system_error in _FULL:
+    if error.system_error in NO_ROOM:
         return FailureClass.DISK_FULL
     if isinstance(error, HookFailed):
         return _of_hook(error)

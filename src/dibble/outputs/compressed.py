@@ -23,18 +23,18 @@ from dibble.outputs.pieces import processors
 if TYPE_CHECKING:
     from types import TracebackType
 
-Put: TypeAlias = Callable[[bytes], object]
+Put: TypeAlias = Callable[[bytes | memoryview], object]
 """Takes the bytes of a file, in order."""
 
 
 @contextmanager
 def behind(put: Put) -> Iterator[Put]:
     """Take the next bytes while those before are written in a thread. What cannot be written is raised by a later call,
-    or at the end. What is given must not be changed afterwards."""
+    or at the end. What is given must stay as it is until the next call returns."""
     with ThreadPoolExecutor(1, "write") as pool:
         last: Future[object] = pool.submit(bool)
 
-        def later(data: bytes) -> None:
+        def later(data: bytes | memoryview) -> None:
             nonlocal last
             last.result()
             last = pool.submit(put, data)
@@ -54,7 +54,7 @@ class Stream(Protocol):
         """Ends threads. A stream that was not finished is worth nothing."""
         ...
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes | memoryview) -> None: ...
 
     def finish(self) -> None:
         """Write the rest. Nothing comes after it."""
@@ -79,7 +79,7 @@ class Zstd:
     ) -> None:
         """Its threads end with the object."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._put(self._stream.compress(data))
 
     def finish(self) -> None:
@@ -107,7 +107,7 @@ class _Blocks(ABC):
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._pending += data
         while len(self._pending) >= self._block:
             block = bytes(self._pending[: self._block])

@@ -44,7 +44,7 @@ class Docker:
                     os.lseek(descriptor, BLOCK, os.SEEK_CUR)  # the header comes when the size is known
                     found = hashlib.sha256()
 
-                    def put(data: bytes, found: Any = found) -> None:  # hashlib names no type
+                    def put(data: bytes | memoryview, found: Any = found) -> None:  # hashlib names no type
                         found.update(data)
                         _write(descriptor, data)
 
@@ -91,7 +91,7 @@ def load(request: Request, events: Events) -> None:
     events.note(f"{program.name} has {reference(request)}")
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _write(descriptor: int, data: bytes | memoryview) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]

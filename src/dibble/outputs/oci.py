@@ -46,7 +46,9 @@ class Oci:
                 blobs.begin()
                 with Gzip(blobs.put) as stream:
 
-                    def put(data: bytes, stream: Gzip = stream, plain: Any = plain) -> None:  # hashlib names no type
+                    def put(
+                        data: bytes | memoryview, stream: Gzip = stream, plain: Any = plain
+                    ) -> None:  # hashlib names no type
                         plain.update(data)
                         stream.write(data)
 
@@ -79,7 +81,7 @@ class _Blobs:
         self._digest = hashlib.sha256()
         self._file.write(bytes(BLOCK))
 
-    def put(self, data: bytes) -> None:
+    def put(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._digest.update(data)
         self._size += len(data)

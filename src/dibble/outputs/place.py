@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.errors import OutputError
+from dibble.errors import NO_ROOM, OutputError
 from dibble.store.sparse import copy_sparse
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def output_error(error: OSError, place: Path) -> OutputError:
     """The error for a file system that refuses to take `place`."""
     directory = place.parent
     reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         try:
             left = f" ({shutil.disk_usage(directory).free >> 20} MiB are left)"
         except OSError:

@@ -30,8 +30,8 @@ Entry: TypeAlias = tuple[bytes, bytes, os.stat_result]
 
 
 class TarWriter:
-    """Writes one archive, in pieces that `put` is given: views of a buffer, which it must have done with when it is
-    called again. Owners are numbers, names begin with `./`, entries are sorted by name."""
+    """Writes one archive, in pieces that `put` is given: views of two buffers in turn, so that it must have done with
+    one when its next call returns. Owners are numbers, names begin with `./`, entries are sorted by name."""
 
     def __init__(self, put: Put, epoch: int, activity: RunningActivity | None = None) -> None:
         self._to = put

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from dibble.errors import DibbleError, FetchError, FileGone, MidSync, NoSuchSuite, StoreError
+from dibble.errors import NO_ROOM, DibbleError, FetchError, FileGone, MidSync, NoSuchSuite, StoreError
 from dibble.packages.http import Failure, Reason, new_session, opened
 from dibble.store.places import disk_full
 
@@ -34,7 +34,7 @@ THREADS = 8  # small files are bound by round trips, not by bandwidth; public mi
 BREAKS = 5  # broken transfers of one file from one server, each with progress, before the next server is tried
 SMALL_LIMIT = 128 << 20  # bytes; the largest index of a Debian suite is some 15 MB compressed
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (*NO_ROOM, errno.EFBIG)
 _MID_SYNC = "the mirror is mid-sync or tampered with: try again later, or name another mirror"
 _ONLINE = "run once without --offline"
 

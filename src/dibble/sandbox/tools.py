@@ -6,13 +6,12 @@ its name alone. Groups other than `core` are only complete together with it, as 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import platform
 from typing import TYPE_CHECKING
 
-from dibble.errors import FileGone, HostError
+from dibble.errors import NO_ROOM, FileGone, HostError
 from dibble.packages.base import Download
 from dibble.sandbox import tools_merge
 from dibble.sandbox.tools_lock import CORE, GROUPS, SUITE, ToolsLock, lock_path, parse_lock, read_lock, resolve
@@ -177,7 +176,7 @@ class ToolsTree:
                     seal(new, linked=True)
                     new.rename(place)
                 except OSError as error:
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    if error.errno in NO_ROOM:
                         raise disk_full(error, self._store.tools) from error
                     raise
 

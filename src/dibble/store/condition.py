@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dibble.errors import DibbleError, HostError, StoreError
+from dibble.errors import NO_ROOM, DibbleError, HostError, StoreError
 from dibble.store.places import Store, open_places, remove_tree, store_error, write_whole
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def overlay_refusal(store: Store) -> str | None:
             finally:
                 umount(target)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_ROOM:
                 raise store_error(error, store.root) from error
             return error.strerror
         except DibbleError as error:
@@ -161,7 +161,7 @@ def link_refusal(store: Store) -> str | None:
             (session.path / "one").touch()
             os.link(session.path / "one", session.path / "two")
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_ROOM:
                 raise store_error(error, store.root) from error
             return error.strerror
     return None
@@ -195,7 +195,7 @@ def _refusal(store: Store, description: Description | None) -> OSError | None:
         _describe(store.root, description)
     except StoreError as error:
         cause = error.__cause__
-        if not isinstance(cause, OSError) or cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if not isinstance(cause, OSError) or cause.errno in NO_ROOM:
             raise
         return cause
     return None

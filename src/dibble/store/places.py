@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.errors import StoreError
+from dibble.errors import NO_ROOM, StoreError
 from dibble.store import locks
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def disk_full(error: OSError, where: Path) -> StoreError:
 
 def store_error(error: OSError, where: Path) -> StoreError:
     """The error for a store that does not take something."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return disk_full(error, where)
     about = f" ({error.filename})" if error.filename else ""
     return StoreError(

@@ -8,13 +8,13 @@ zstd unpacks several times faster than the xz of packages, for an archive about 
 from __future__ import annotations
 
 import contextlib
-import errno
 import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dibble.errors import NO_ROOM
 from dibble.events import Events
 from dibble.store.archive import NotPortable, pack, unpack
 from dibble.store.descriptor import Descriptor, packages_of
@@ -100,7 +100,7 @@ class Fetching:
             self._remote.give_up(error)
             return False
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_ROOM:
                 raise disk_full(error, self._store.root) from error
             self._remote.refuse(entry, f"cannot be unpacked here ({error.strerror})")
             return False

@@ -16,7 +16,7 @@ import signal
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from dibble.errors import HostError, PackageError, StoreError, Where
+from dibble.errors import NO_ROOM, HostError, PackageError, StoreError, Where
 from dibble.packages.unpack.ar import DamagedArchive, Member, members
 from dibble.packages.unpack.stream import Stream
 from dibble.packages.unpack.tar import Writer, entries
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from dibble.events import Events
 
 _FETCH_AGAIN = "the file is damaged: remove it from the cache and fetch it again"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def unpack(deb: Path, destination: Path) -> None:
@@ -189,7 +188,7 @@ def _locked_place(destination: Path) -> Iterator[Path | None]:
 
 
 def _as_error(deb: Path, destination: Path, error: OSError) -> PackageError | StoreError:
-    if error.errno in _FULL:
+    if error.errno in NO_ROOM:
         return disk_full(error, destination.parent)
     if error.errno == errno.EPERM:
         return PackageError(
