@@ -78,6 +78,13 @@ def test_a_cell_that_passes_on_a_retry_is_flaky(tmp_path: Path) -> None:
     ]
 
 
+def test_a_cell_whose_machine_was_lost_before_is_not_flaky(tmp_path: Path) -> None:
+    pool = ScriptedPool(lambda job: success() if job.attempt == 2 else failure(FailureClass.WORKER_LOST))
+    (result,) = run_of([work("a", retries=2)], pool, tmp_path).results
+    assert [one.outcome for one in result.attempts] == [Outcome.FAILED, Outcome.SUCCESS]
+    assert not result.flaky
+
+
 @pytest.mark.parametrize("kind", [FailureClass.BAD_INPUT, FailureClass.MISSING_PACKAGE, FailureClass.DISK_FULL])
 def test_a_failure_that_stays_is_not_tried_again(tmp_path: Path, kind: FailureClass) -> None:
     pool = ScriptedPool(lambda _: failure(kind))

@@ -113,8 +113,9 @@ class CellResult:
 
     @property
     def flaky(self) -> bool:
-        """It succeeded, after a try that did not."""
-        return self.outcome is Outcome.SUCCESS and any(one.outcome is Outcome.FAILED for one in self.attempts)
+        """It succeeded, after a try that did not, though nothing took its machine away."""
+        failed = (one.failure for one in self.attempts if one.outcome is Outcome.FAILED)
+        return self.outcome is Outcome.SUCCESS and any(failure is not FailureClass.WORKER_LOST for failure in failed)
 
     @property
     def last(self) -> Attempt | None:
