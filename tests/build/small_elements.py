@@ -8,6 +8,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dibble.run.prepare import CATALOGUE
+
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
@@ -85,6 +87,22 @@ class SmallElements:
         done = self.person.dibble("plan", *BASE, "--json", *words, cwd=self.place, env=env)
         found: dict[str, Any] = json.loads(done.stdout)
         return found
+
+    def copy(self, name: str, *, without: str = "package-installs.yaml") -> None:
+        """Take an element of the catalogue, less its packages, such as a kernel."""
+        for file in (CATALOGUE / "elements" / name).rglob("*"):
+            if file.is_file() and file.name != without:
+                path = file.relative_to(CATALOGUE / "elements")
+                self.write(str(path), file.read_text(), file.stat().st_mode & 0o777)
+
+    def refused(self, *words: str, **variables: str) -> str:
+        """What a build says that ends with an error, which is no traceback, and leaves nothing."""
+        done = self.run("build", *BASE, "-o", "never", *words, check=False, **variables)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1, said
+        assert "Traceback" not in said
+        assert os.listdir(self.place) == ["elements"]  # noqa: PTH208 - names only
+        return said
 
     def build(self, *words: str, check: bool = True, **variables: str) -> list[dict[str, Any]]:
         """Build to a tar; returns the events."""

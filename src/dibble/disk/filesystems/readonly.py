@@ -7,6 +7,7 @@ host lists it. What the stream or the file system has no place for is an error, 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from types import MappingProxyType
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dibble.tree.inodes import Inode
 
 _LEAST = 1 << 20
+_PIPE = 1 << 20  # bytes; what pipe(7) gives everyone, so that neither side waits for each 64 KiB of the other
 _NAMESPACES = ("user.", "trusted.", "security.")  # of attributes that squashfs knows
 _ACLS = ("system.posix_acl_",)
 _NOTHING: Mapping[bytes, Path] = MappingProxyType({})
@@ -162,6 +164,8 @@ def _run_on(argv: Sequence[str], toolbox: Toolbox, pieces: Iterator[bytes]) -> N
     with tempfile.TemporaryFile() as said:
         with toolbox.spawn(argv, stdin=True, output_file=said) as running:
             assert running.stdin is not None
+            with contextlib.suppress(OSError):  # the user has enough of pipes: it goes slower
+                fcntl.fcntl(running.stdin, fcntl.F_SETPIPE_SZ, _PIPE)
             with contextlib.suppress(BrokenPipeError):  # it says itself why it reads no more
                 for piece in pieces:
                     running.stdin.write(piece)
