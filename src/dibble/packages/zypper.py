@@ -14,8 +14,10 @@ import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from dibble.errors import PackageError, ToolFailed
+from dibble.packages.apt_sources import resolve_inside
 from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Package, Transaction
 from dibble.packages.bootstrap_words import Words
@@ -249,7 +251,7 @@ class Zypper(RpmManager):
         """The repositories of a bootstrap, or of the target, with their metadata. Raises FetchError, SignatureError."""
         self._toolbox.ensure(GROUP)
         files = self._repository_files(request) if request else self._settings.root / "etc/zypp/repos.d"
-        release = request.suite if request else ""
+        release = request.suite if request else self._release_of_target()
         listed = self._run(self._settings.root, files, release, ["repos", "--uri"])
         repositories = tuple(one for one in listed.repositories if one.enabled)
         if not repositories:
@@ -267,6 +269,17 @@ class Zypper(RpmManager):
 
         cache = self._metadata.copy(repositories, fingerprints, self._settings.scratch / "cache", refresh)
         return _Sources(files, release, repositories, keys, fingerprints, key_root, cache)
+
+    def _release_of_target(self) -> str:
+        """What $releasever means in the target's repositories, which are read with another root; "" if it does not say.
+
+        Source: libzypp, zypp/target/TargetImpl.cc, distributionVersion: the version of the base product.
+        """
+        try:
+            text = resolve_inside(self._settings.root, "etc/products.d/baseproduct").read_bytes()
+            return ElementTree.fromstring(text).findtext("version", "").strip()  # noqa: S314 - of the target that is built
+        except (OSError, ElementTree.ParseError):
+            return ""
 
     def _repository_files(self, request: BootstrapRequest) -> Path:
         place = self._settings.scratch / "repositories"
