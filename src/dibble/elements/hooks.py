@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 # Directories of an element that serve its authors, not a build.
 LEFT_OUT_DIRECTORIES = frozenset({"tests", "test-elements", "__pycache__"})
 # Top-level files that no script of a build reads; element-deps and -provides are read from the elements themselves.
-LEFT_OUT_FILES = frozenset({"element-deps", "element-provides", "element-tools", "element-unusable", "__init__.py"})
+LEFT_OUT_FILES = frozenset(
+    {"element-deps", "element-needs", "element-provides", "element-tools", "element-unusable", "__init__.py"}
+)
 # Top-level files that every element may have; their readers go to the elements, so that one covers another is no news.
 ONE_PER_ELEMENT = re.compile(r"pkg-map|svc-map|package-installs\.(yaml|json)|block-device-.*\.yaml")
 

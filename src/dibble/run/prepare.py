@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dibble import __version__
 from dibble.elements.assemble import element_set
 from dibble.elements.find import tools_of
+from dibble.elements.needs import check_needs
 from dibble.errors import DiskLayoutError, ElementError, OutputError, Where
 from dibble.events import Note
 from dibble.outputs.base import BASE
@@ -200,6 +201,7 @@ def prepare(request: Request, events: Events) -> Build:
         environment=request.environment,
         layout=request.layout,
     )
+    check_needs(elements.elements, request.environment)
     names = tuple(element.name for element in elements.elements)
     request = replace(request, outputs=formats_to_write(request, names, events))
     choice = choose_block_device(elements.elements, request.arch, request.block_device_config, request.elements)
