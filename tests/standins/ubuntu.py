@@ -44,7 +44,7 @@ _ROOTS = (
     "?priority(required)",
     *("apt", "ca-certificates", "cloud-guest-utils", "cloud-init", "dbus", "fdisk", "gdisk", "ifupdown"),
     *("initramfs-tools", "iproute2", "isc-dhcp-client", "kmod", "locales", "lvm2", "netbase", "open-iscsi"),
-    *("openssh-server", "parted", "sudo", "systemd-sysv", "udev", "zstd"),
+    *("openssh-server", "parted", "sudo", "systemd-sysv", "tcpdump", "traceroute", "udev", "zstd"),
 )
 _OF_ARCH = {
     "amd64": ("linux-image-cloud-amd64", "grub-pc", "grub-efi-amd64", "grub-pc-bin", "grub-efi-amd64-bin"),
@@ -113,6 +113,7 @@ def _make(place: Path, mirror: str, arch: str) -> None:
         elif package not in ("debian-archive-keyring", *_OF_ARCH[arch][:1]):
             release.append(deb)
     release.append(_keyring(work, public))
+    release.append(_package(work, "dkms", "", {}, "all", "kernel"))  # which finds no modules to build
     release += [_package(work, name, f"Depends: {kernel}\n", {}, arch, "kernel") for name in _KERNELS]
 
     archive = place / ("ubuntu" if arch in ("amd64", "i386") else "ubuntu-ports")

@@ -78,6 +78,7 @@ class Engine:
             "merge-svc-map": lambda call: self._answer(call, engine_verbs.merge_svc_map),
             "fetch": self._fetch,
             "fetched": self._fetched,
+            "fetch-image": self._fetch_image,
             "read-image": self._read_image,
         }
 
@@ -239,8 +240,7 @@ class Engine:
         if len(arguments) != 2:
             raise UsageError("dib-engine fetch: give a URL and a destination", hint="dib-engine fetch [-f] URL DEST")
         url, destination = arguments
-        root = self._workspace.target if self._inside else self._workspace.view
-        target = root / str(Path(call.cwd, destination)).lstrip("/")
+        target = self._file_of(call, destination)
         if server := urlsplit(url).netloc:
             self.reached.add(server)
         try:
@@ -284,14 +284,40 @@ class Engine:
         self._note_origin(kind, name, token, asked=not offline)
         return 0
 
+    def _fetch_image(self, call: Call) -> int:
+        """`fetch-image … DIRECTORY`: a distribution's image, checked by `packages/cloud_image.py`; prints its path."""
+        from dibble.packages.cloud_image import CloudImages, put_in_place, wanted_image
+
+        wanted = wanted_image(call.arguments)
+        if server := urlsplit(wanted.location).netloc:
+            self.reached.add(server)
+        images = CloudImages(
+            self._workspace.session.store,
+            self._workspace.new_directory("keys"),
+            self._workspace.toolbox,
+            self._events,
+            offline=bool(call.environment.get("DIB_OFFLINE")),
+            file_of=lambda name: self._file_of(call, name),
+        )
+        name, blob, sums = images.fetch(wanted)
+        put_in_place(blob, self._file_of(call, wanted.destination) / name)
+        if token := images.small.tokens[sums]:
+            self._note_origin("url", sums, token, asked=True)
+        call.output(f"{wanted.destination}/{name}")
+        return 0
+
+    def _file_of(self, call: Call, name: str) -> Path:
+        """The place of a file that the caller sees by this name."""
+        root = self._workspace.target if self._inside else self._workspace.view
+        return root / str(Path(call.cwd, name)).lstrip("/")
+
     def _read_image(self, call: Call) -> int:
         """`read-image IMAGE ARCHIVE`: an archive of the system in a disk image; both are files of the caller."""
         from dibble.read.image import archive_image
 
         if len(call.arguments) != 2:
             raise UsageError("dib-engine read-image: give an image and an archive", hint="read-image IMAGE ARCHIVE")
-        root = self._workspace.target if self._inside else self._workspace.view
-        image, archive = (root / str(Path(call.cwd, word)).lstrip("/") for word in call.arguments)
+        image, archive = (self._file_of(call, word) for word in call.arguments)
         if not image.is_file():
             raise UsageError(f"there is no image {call.arguments[0]}")
         scratch = self._workspace.new_directory("image")
