@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.build.small_elements import SmallElements, printed, ran
 from tests.people import ordinary_user, ourselves
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.build
 
@@ -55,3 +61,28 @@ def test_files_beside_the_image_count_and_so_do_new_ones_in_a_directory_that_is_
     events = small.build(*WORDS)
     assert (printed(events, LISTS), ran(events)) == (["new", "b"], [LISTS])
     assert ran(small.build(*WORDS)) == []
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A directory that is in nobody's home, nor in the working directory; pytest's own is closed to others."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
+def test_a_file_that_a_variable_names_is_seen_wherever_it_lies_and_counts(
+    small: SmallElements, elsewhere: Path
+) -> None:
+    one, two = elsewhere / "one.txt", elsewhere / "two.txt"
+    one.write_text("one\n")
+    two.write_text("two\n")
+    (elsewhere / "other.txt").write_text("other\n")
+    named = f"{one} {two}"
+    small.script(f"reads/{READS}", f'cat $DIB_NAMED; [ ! -e "{elsewhere}/other.txt" ]; ! echo >> "{one}"')
+    assert printed(small.build(*WORDS, DIB_NAMED=named), READS)[:2] == ["one", "two"]
+    assert ran(small.build(*WORDS, DIB_NAMED=named)) == []
+    two.write_text("new\n")
+    events = small.build(*WORDS, DIB_NAMED=named)
+    assert printed(events, READS)[:2] == ["one", "new"]
+    assert one.read_text() == "one\n"

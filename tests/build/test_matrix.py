@@ -17,7 +17,6 @@ from tests.leftovers import left_after_a_while
 from dibble.errors import HookFailed, HookOutput
 from dibble.fleet.classify import classify
 from dibble.fleet.model import FailureClass
-from dibble.packages.debian_sources import host_mirrors
 from dibble.run.failure_evidence import look
 from dibble.sandbox.enter import run_in_namespace
 from dibble.sandbox.syscalls import mount
@@ -261,9 +260,13 @@ axes:
 
 
 def test_a_host_without_python_gets_one_and_builds_the_same_bytes(small: SmallElements) -> None:
+    """The tree does not say which mirrors are near, and has no file that a variable names."""
+    small.script("one/extra-data.d/20-one", 'cat "$DIB_NAMED"; env | grep ^DIBBLE_DEBIAN > "$TMP_HOOKS_PATH/mirrors"')
+    small.script("one/install.d/10-one", "cp /tmp/in_target.d/mirrors /opt/one")
     small.run("build", "-n", "-t", "tar", "-o", "bare", "small")
-    mirror = {"DIB_DISTRIBUTION_MIRROR": host_mirrors().archive}  # the tree does not say where tools are
-    assert outcomes(matrix(small, HOST, check=True, **mirror)) == {"local/one": "success", "bare/one": "success"}
+    named = str(small.write("../named/file", "named\n"))
+    events = matrix(small, HOST, check=True, DIB_NAMED=named)
+    assert outcomes(events) == {"local/one": "success", "bare/one": "success"}
     ours, theirs = ((small.place / f"m-matrix/cells/{host}/one/one.tar").read_bytes() for host in ("local", "bare"))
     assert ours == theirs
 

@@ -15,7 +15,6 @@ from dibble.packages.apt_sources import (
     bootstrap_sources,
     foreign_architectures,
     foreign_hooks,
-    resolve_inside,
     target_sources,
 )
 from dibble.packages.apt_state import list_name
@@ -32,6 +31,7 @@ from dibble.packages.debian_sources import (
     parse_list,
     read_sources,
 )
+from dibble.sandbox.inside import resolve_inside
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dibble.plan.key import DESCRIPTIVE, LATE, VOLATILE, key_of, named_files, shown_parts
+from dibble.plan.key import DESCRIPTIVE, LATE, VOLATILE, key_of, named_files, shown_files, shown_parts
 from dibble.plan.manifest import changed
 from dibble.plan.step import Step
 
@@ -199,6 +199,23 @@ def test_a_file_named_by_a_variable_or_below_home_counts_by_content(tmp_path: Pa
     (tmp_path / "id.pub").write_text("other")
     after = named_files(variables, home, [b"cat ~/id.pub"])
     assert len({tuple(found.values()) for found in (before, middle, after)}) == 3
+
+
+def test_files_of_a_list_count_and_so_do_those_right_in_a_directory_of_a_variable_of_dib(tmp_path: Path) -> None:
+    for name in ("a.gpg", "b.gpg", "keys/c.gpg", "keys/below/d.gpg", "my keys/e.gpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    a, b, keys, e = (str(tmp_path / name) for name in ("a.gpg", "b.gpg", "keys", "my keys/e.gpg"))
+    variables = {
+        "DIB_KEYS": f"{a} https://example.org/x.gpg file://{b}",
+        "DIB_ADD_APT_KEYS": keys,
+        "DIB_ONE": e,
+        "OTHER": f"see {b}",
+    }
+    assert set(named_files(variables, "", [])) == {a, b, e, f"{keys}/c.gpg"}
+    assert {str(path) for path in shown_files(variables) if path.is_file()} == {a, b, e, f"{keys}/c.gpg"}
+    assert named_files({"OTHER": f"see {b}", "PATH": f"{a}:{b}", "THEIRS": keys}, "", []) == {}
+    assert shown_files({"DIB_PYTHON_LOGGING_CONFIG_FILE": a}) == [], "what does not count is not shown"
 
 
 def test_a_removed_directory_takes_its_files_out_of_the_manifest() -> None:

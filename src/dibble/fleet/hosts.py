@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dibble.recipe.environment import paths_in
+from dibble.sandbox.tools import near_mirrors
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -45,6 +48,8 @@ class Visit:
     """What Python runs."""
     environment: Mapping[str, str]
     shown: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    """Files that variables name: they too stand at the same place, unless the tree has something there."""
     checkout: str = ""
 
 
@@ -55,6 +60,7 @@ def in_tree(job: Job, words: Sequence[str], checkout: Path | None = None) -> lis
     given = {name: text for name, text in job.environment.items() if name not in _NOT_PASSED}
     shown = [*given.get("ELEMENTS_PATH", "").split(":"), *job.work.recipe.get("elements-path", ())]
     shown += [given[name] for name in _FILES if name in given]
+    own = {str(name): str(value) for name, value in (job.work.recipe.get("environment") or {}).items()}
     visit = Visit(
         tree=str(job.tree),
         name=job.work.cell.host,
@@ -64,6 +70,7 @@ def in_tree(job: Job, words: Sequence[str], checkout: Path | None = None) -> lis
         words=tuple(words),
         environment={
             **given,
+            **near_mirrors(given),
             "PATH": _PATH,
             "HOME": "/root",
             "USER": "root",
@@ -73,6 +80,7 @@ def in_tree(job: Job, words: Sequence[str], checkout: Path | None = None) -> lis
             "PYTHONDONTWRITEBYTECODE": "1",
         },
         shown=tuple(dict.fromkeys(path for path in shown if path)),
+        named=tuple(paths_in({**given, **own})),
         checkout=str(checkout or ""),
     )
     place = job.directory / SPEC

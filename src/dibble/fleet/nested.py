@@ -42,7 +42,8 @@ def main() -> int:
     """Run the command; its status. An error is told as `dibble build --json` tells it."""
     try:
         data = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        visit = Visit(**{**data, "words": tuple(data["words"]), "shown": tuple(data["shown"])})
+        lists = {name: tuple(data[name]) for name in ("words", "shown", "named")}
+        visit = Visit(**{**data, **lists})
         stores = Path(visit.store) / "blobs", Path(visit.environment["DIB_IMAGE_CACHE"]) / "blobs"
         share(*stores)
         try:
@@ -133,6 +134,7 @@ def _furnish(root: Path, visit: Visit, own: Path, python: Path) -> None:
     for path in map(Path, visit.shown):
         if path.exists():
             mounts.bind_at(path.absolute(), root, read_only=True)
+    mounts.show_files(map(Path, visit.named), root)
     store = Path(visit.environment["DIB_IMAGE_CACHE"])
     store.mkdir(parents=True, exist_ok=True)
     mounts.bind_at(store, root)

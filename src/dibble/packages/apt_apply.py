@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass field type
 from typing import TYPE_CHECKING
 
-from dibble.packages.apt_sources import resolve_inside
 from dibble.packages.copy import copy_file, copy_metadata
 from dibble.packages.dpkg_database import DATABASE, Unpacked, diversions, state_of
 from dibble.packages.dpkg_scan import is_risky
+from dibble.sandbox.inside import resolve_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

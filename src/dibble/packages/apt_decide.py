@@ -25,11 +25,11 @@ from dibble.packages.apt_sources import (
     bootstrap_sources,
     foreign_architectures,
     foreign_hooks,
-    resolve_inside,
     target_sources,
 )
 from dibble.packages.apt_state import AptState, RepositoryState, target_settings
 from dibble.packages.dpkg_database import DATABASE, packages_in, read_status
+from dibble.sandbox.inside import resolve_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - dataclass field type
 from typing import TYPE_CHECKING
 
-from dibble.packages.apt_sources import resolve_inside
 from dibble.packages.copy import copy_file
 from dibble.packages.unpack.tar import READ_AT
+from dibble.sandbox.inside import resolve_inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

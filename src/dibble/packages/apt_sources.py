@@ -7,7 +7,6 @@ repositories, and so that keys and pins of the target work for an apt that runs 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dibble.errors import PackageError, SignatureError
 from dibble.packages.debian_sources import Source, parse_list, read_sources
+from dibble.sandbox.inside import resolve_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -180,32 +180,6 @@ def foreign_hooks(settings: Iterable[str]) -> tuple[str, ...]:
         if is_hook and "dpkg-preconfigure" not in value and value != '"";':
             found.append(f"its apt runs {value.strip(';')} around dpkg")
     return tuple(found)
-
-
-def resolve_inside(root: Path, name: str) -> Path:
-    """Where the absolute or relative path `name` of the system in `root` really is, following links inside `root`.
-
-    What does not exist is taken as it is written. Linear in the number of parts; a loop of links ends at 40, as in the
-    kernel (path_resolution(7)).
-    """
-    waiting = [part for part in reversed(name.split("/")) if part not in ("", ".")]
-    done: list[str] = []
-    links = 0
-    while waiting:
-        part = waiting.pop()
-        if part == "..":
-            done = done[:-1]
-            continue
-        path = os.path.join(root, *done, part)  # noqa: PTH118 - called for each directory of a package
-        if links < 40 and os.path.islink(path):  # noqa: PTH114
-            links += 1
-            goal = os.readlink(path)  # noqa: PTH115
-            if goal.startswith("/"):
-                done = []
-            waiting += [step for step in reversed(goal.split("/")) if step not in ("", ".")]
-        else:
-            done.append(part)
-    return root.joinpath(*done)
 
 
 def _seen_at(uri: str, shown: str) -> str:

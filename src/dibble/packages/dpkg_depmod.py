@@ -13,10 +13,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dibble.packages.apt_sources import resolve_inside
 from dibble.packages.dpkg_configure import ENVIRONMENT
 from dibble.packages.dpkg_stand_in import StandIn
 from dibble.sandbox import mounts
+from dibble.sandbox.inside import resolve_inside
 from dibble.sandbox.process import run
 from dibble.sandbox.syscalls import MNT_DETACH, umount
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from dibble.errors import DibbleError
 from dibble.packages.apt_merge import MergedTree
-from dibble.packages.apt_sources import resolve_inside
 from dibble.packages.dpkg_database import PRESENT, read_status, state_of
 from dibble.packages.dpkg_stand_in import NATIVE
 from dibble.sandbox import mounts
+from dibble.sandbox.inside import resolve_inside
 from dibble.sandbox.syscalls import MNT_DETACH, umount
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ Everything is in the key unless it stands here with a reason.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from dibble.elements.phases import BY_DIRECTORY
 from dibble.plan.manifest import LIBRARY, digest, visible
 from dibble.plan.step import PACKAGES, Key, Step
+from dibble.recipe.environment import paths_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -191,21 +191,19 @@ def _home_files(text: bytes) -> tuple[str, ...]:
     return tuple(os.fsdecode(match.group(1)) for match in _HOME_FILE.finditer(text))
 
 
+def shown_files(variables: Mapping[str, str]) -> list[Path]:
+    """What outside scripts are shown of the host because a variable that counts names it, wherever it lies."""
+    return [Path(path) for path in paths_in({n: v for n, v in variables.items() if n not in VOLATILE})]
+
+
 def named_files(variables: Mapping[str, str], home: str, texts: Iterable[bytes]) -> dict[str, str]:
     """Content digests of the host files that a variable's value or a script's `~/…` names, by path.
 
-    Outside scripts may read the caller's files; those that they name plainly belong to the key. A directory in a
-    variable of DIB's (`DIB_ADD_APT_KEYS`) counts with the files right in it. Of what takes long to read, such as the
-    image that a build begins with, size and time count instead.
+    Outside scripts are shown the caller's files that variables name (`shown_files`) and may read those below the home
+    directory; what is named plainly belongs to the key. Of what takes long to read, such as the image that a build
+    begins with, size and time count instead.
     """
-    paths = set()
-    for name, value in variables.items():
-        if value.startswith(("/", "file:///")):
-            path = value.removeprefix("file://")
-            paths.add(path)
-            if name.startswith("DIB_") and os.path.isdir(path):  # noqa: PTH112 - text throughout
-                with contextlib.suppress(OSError):
-                    paths.update(entry.path for entry in os.scandir(path))
+    paths = set(paths_in(variables))
     for text in texts:
         paths.update(home + path for path in _home_files(text))
     found = {}

@@ -6,7 +6,9 @@ this is a list of what stays behind, not of what passes; the less of the machine
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -112,6 +114,8 @@ KEPT_WHEN_CLEARED: tuple[str, ...] = (
 )
 
 _OF_THIS_MACHINE = frozenset({"DIB_IMAGE_CACHE", "DIB_LOCKFILES"})
+_FILE = "file://"
+_PLACES = ("/", f"{_FILE}/", "http://", "https://")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -138,6 +142,27 @@ def declared(variables: Mapping[str, str]) -> str:
     """
     names = (name for name in sorted(variables) if name.startswith("DIB_") and name not in _OF_THIS_MACHINE)
     return "\n".join(f'declare -x {name}="{_escaped(variables[name])}"' for name in names)
+
+
+def paths_in(variables: Mapping[str, str]) -> list[str]:
+    """The paths that values name, sorted: a value that is one, or the words of one that is a list of paths and URLs.
+
+    A directory in a variable of DIB's (`DIB_ADD_APT_KEYS`) stands for itself and for what lies right in it.
+    """
+    found: set[str] = set()
+    for name, value in variables.items():
+        if not value.startswith(_PLACES):
+            continue
+        words = value.split()
+        one = os.path.lexists(value.removeprefix(_FILE)) or not all(word.startswith(_PLACES) for word in words)
+        named = [word.removeprefix(_FILE) for word in ([value] if one else words)]
+        paths = [path for path in named if path.startswith("/")]
+        found.update(paths)
+        for path in paths if name.startswith("DIB_") else ():
+            if os.path.isdir(path):  # noqa: PTH112 - text throughout
+                with contextlib.suppress(OSError):
+                    found.update(entry.path for entry in os.scandir(path))
+    return sorted(found)
 
 
 def _escaped(value: str) -> str:

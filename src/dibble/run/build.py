@@ -240,6 +240,7 @@ def keep_texts(walk: Walk, step: Step, key: Key, state: State) -> None:
 
 
 def open_workspace(plan: Build, session: Session) -> Workspace:
+    from dibble.plan.key import shown_files
     from dibble.sandbox import binfmt
     from dibble.sandbox.memory import available_bytes, memory_for
     from dibble.sandbox.tools import ToolsTree
@@ -274,6 +275,7 @@ def open_workspace(plan: Build, session: Session) -> Workspace:
         for path in (*request.element_path, CATALOGUE, request.cwd):
             if path.is_dir() and not path.is_relative_to(home) and path != Path("/"):
                 workspace.show(path)
+        workspace.show_files(shown_files(request.environment))
         workspace.show_store()
     return workspace
 

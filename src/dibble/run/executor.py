@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from dibble.elements.phases import BY_DIRECTORY, READ_BY_NAME
 from dibble.errors import DibbleError, HookFailed, HostError, StoreError, Where
 from dibble.events import OutputLine, StepFinished, StepStarted
-from dibble.packages.apt_sources import resolve_inside
 from dibble.plan.explain import different
 from dibble.plan.key import shown_parts
 from dibble.plan.manifest import digest, environment_files
@@ -30,6 +29,7 @@ from dibble.run.host_files import Reads
 from dibble.run.mounted_tree import MountedTree, masks_of, mounted
 from dibble.run.reuse import trace_from, trace_of, unaffected
 from dibble.run.state import RESOLV_CONF, State
+from dibble.sandbox.inside import resolve_inside
 from dibble.sandbox.opened import opened_below
 from dibble.sandbox.workspace import BUILD_DIRECTORY, CHANNEL, Workspace, end_leftovers
 from dibble.store.facts import Facts

@@ -185,7 +185,7 @@ def prepare(request: Request, events: Events) -> Build:
     from dibble.disk.model import Defaults
     from dibble.disk.system_files import system_files
     from dibble.elements.readers.block_device import VARIABLE, choose_block_device
-    from dibble.packages.debian_sources import host_mirrors
+    from dibble.sandbox.tools import near_mirrors
 
     check_architecture(request)
     directory = (request.cwd / request.name).parent
@@ -220,7 +220,6 @@ def prepare(request: Request, events: Events) -> Build:
         secrets=read_secrets(request.secrets, store),
     )
     graph = parse(choice.text, source=source, defaults=defaults)
-    mirrors = host_mirrors()
     asked = request.environment.get("SOURCE_DATE_EPOCH", "")
     epoch = int(asked) if asked.isdigit() else DEFAULT_EPOCH
     environment = image_environment(
@@ -234,8 +233,7 @@ def prepare(request: Request, events: Events) -> Build:
             "DIB_MOUNTPOINTS": getval(graph, "mount-points"),
         },
         defaults={
-            "DIBBLE_DEBIAN_MIRROR": mirrors.archive,
-            "DIBBLE_DEBIAN_SECURITY_MIRROR": mirrors.security,
+            **near_mirrors(request.environment),
             "DIB_DEFAULT_INSTALLTYPE": request.install_type,
             "SOURCE_DATE_EPOCH": str(epoch),
         },

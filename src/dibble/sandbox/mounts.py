@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.errors import HostError
+from dibble.sandbox.inside import resolve_inside
 from dibble.sandbox.syscalls import (
     MNT_DETACH,
     MS_BIND,
@@ -24,7 +25,7 @@ from dibble.sandbox.syscalls import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEV_LINKS = {
@@ -50,13 +51,21 @@ def bind_at(source: Path, root: Path, *, read_only: bool = False) -> None:
 
     What is mounted below `source` comes along, unless `root` itself lies there: that would double all mounts each time.
     """
-    target = root / source.relative_to("/")
+    target = resolve_inside(root, str(source))
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch(exist_ok=True)
     bind(source, target, read_only=read_only, recursive=not root.is_relative_to(source))
+
+
+def show_files(files: Iterable[Path], root: Path) -> None:
+    """Show files at the same paths below `root`, read-only, where nothing has these names there."""
+    for file in files:
+        if os.path.isfile(file) and not os.path.lexists(resolve_inside(root, str(file))):  # noqa: PTH113 - False without a right
+            with contextlib.suppress(OSError):  # a part of its path may be a file there
+                bind_at(file, root, read_only=True)
 
 
 def tmpfs(target: Path, *, mode: int = 0o755, size: str = "") -> None:

@@ -19,7 +19,7 @@ from dibble.store.contents import seal
 from dibble.store.places import disk_full, open_store, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dibble.events import Events
@@ -46,11 +46,23 @@ def default_mirrors() -> tuple[str, ...]:
 
     DIB_DISTRIBUTION_MIRROR is the target's; it counts when it is a mirror of Debian by its name.
     """
-    from dibble.packages.debian_sources import ARCHIVE, host_mirrors
+    from dibble.packages.debian_sources import ARCHIVE
 
     named = os.environ.get("DIB_DISTRIBUTION_MIRROR", "").rstrip("/")
     first = (named,) if named.endswith("/debian") else ()
-    return tuple(dict.fromkeys((*first, host_mirrors().archive, ARCHIVE)))
+    return tuple(dict.fromkeys((*first, near_mirrors(os.environ)["DIBBLE_DEBIAN_MIRROR"], ARCHIVE)))
+
+
+def near_mirrors(environ: Mapping[str, str]) -> dict[str, str]:
+    """The mirrors of Debian that this machine uses itself, as variables that elements read.
+
+    What is set already stays: a host's tree says nothing of the network that it is run in, so it is told.
+    """
+    from dibble.packages.debian_sources import host_mirrors
+
+    mirrors = host_mirrors()
+    found = {"DIBBLE_DEBIAN_MIRROR": mirrors.archive, "DIBBLE_DEBIAN_SECURITY_MIRROR": mirrors.security}
+    return {name: environ.get(name) or mirror for name, mirror in found.items()}
 
 
 class ToolsTree:

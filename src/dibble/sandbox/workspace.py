@@ -25,7 +25,7 @@ from dibble.sandbox.syscalls import MNT_DETACH, make_read_only, set_read_only, u
 from dibble.sandbox.toolbox import TOOL_ENVIRONMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dibble.events import Events
     from dibble.store.places import Session, Store
@@ -228,6 +228,10 @@ class Workspace:
     def show(self, path: Path, *, read_only: bool = True) -> None:
         """Show a host path to outside hooks at its own path."""
         mounts.bind_at(path, self.view, read_only=read_only)
+
+    def show_files(self, files: Iterable[Path]) -> None:
+        """Show files of the host to outside hooks at their own paths, where the tools have nothing of these names."""
+        mounts.show_files(files, self.view)
 
     def memory_place(self, name: str) -> Path:
         """A place in memory for a directory of that name, for as long as the session lasts."""
