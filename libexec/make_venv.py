@@ -7,17 +7,21 @@ begins anew. The stamp that ./dibble looks at is written last.
 from __future__ import annotations
 
 import fcntl
-import glob
-import importlib.util
 import os
 import shutil
 import subprocess  # noqa: TID251 - runs before dibble can be imported
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+from dibble.sandbox.find_pip import environment_of_pip, pip_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 UNFINISHED = ".installing"
-WHEELS = "/usr/share/python-wheels/pip-*.whl"  # where Debian's python3-pip-whl puts what its ensurepip uses
 
 
 class Failure(Exception):
@@ -58,7 +62,9 @@ def make(venv: Path, lock: Path) -> None:
         create(venv)
     unfinished.touch()
     packages = sum(1 for line in lock.read_text().splitlines() if "==" in line)
-    pip = pip_for(venv)
+    pip = pip_for(str(venv / "bin/python"), succeeds, may_make=True)
+    if pip is None:
+        raise Failure("this machine has Python, but neither ensurepip nor pip", install_hint())
     run(
         [
             *pip,
@@ -90,23 +96,6 @@ def create(venv: Path) -> None:
     module.EnvBuilder(clear=True, symlinks=True, with_pip=False).create(venv)
 
 
-def pip_for(venv: Path) -> list[str]:
-    """The command that installs into `venv`: its own pip, made where it lacks, else the host's."""
-    python = str(venv / "bin/python")
-    if succeeds([python, "-m", "pip", "--version"]):
-        return [python, "-m", "pip"]
-    if importlib.util.find_spec("ensurepip") and succeeds([python, "-m", "ensurepip", "--default-pip"]):
-        return [python, "-m", "pip"]
-    for wheel in sorted(glob.glob(WHEELS), reverse=True):  # noqa: PTH207 - a pattern with its directory
-        if succeeds([python, f"{wheel}/pip", "--version"]):
-            return [python, f"{wheel}/pip"]
-    for host in ([sys.executable, "-m", "pip"], ["pip3"], ["pip"]):
-        command = [*host, "--python", python]  # pip 22.3 and later
-        if succeeds([*command, "--version"]):
-            return command
-    raise Failure("this machine has Python, but neither ensurepip nor pip", install_hint())
-
-
 def install_hint() -> str:
     try:
         release = Path("/etc/os-release").read_text()
@@ -126,15 +115,11 @@ def install_hint() -> str:
     return "install pip for this Python"
 
 
-def environment() -> dict[str, str]:
-    """The caller's, less what would send pip elsewhere."""
-    steering = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_PYTHON", "PIP_ROOT")
-    return {name: value for name, value in os.environ.items() if name not in steering}
-
-
-def succeeds(command: list[str]) -> bool:
+def succeeds(command: Sequence[str]) -> bool:
     try:
-        done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(
+            command, env=environment_of_pip(os.environ), stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
     except OSError:
         return False
     return done.returncode == 0
@@ -148,7 +133,7 @@ def run(command: list[str], what: str) -> None:
     sys.stderr.flush()
     process = subprocess.Popen(
         command,
-        env=environment(),
+        env=environment_of_pip(os.environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import dibble
 from dibble.errors import HostError, ToolFailed
+from dibble.sandbox.find_pip import environment_of_pip, pip_for
 from dibble.sandbox.process import run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 def code() -> Path:
@@ -44,12 +45,12 @@ def fetched_libraries(
         if done.exists() and done.read_text() == _mark(lock):
             return folder
         argv = [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"),
+            *(*_pip(environment), "install", "--quiet", "--disable-pip-version-check", "--upgrade"),
             *("--target", str(folder), "--python-version", f"{version[0]}.{version[1]}", "--only-binary=:all:"),
             *(("-r", str(lock)) if lock.is_file() else _pins()),
         ]
         try:
-            run(argv, env=environment)
+            run(argv, env=environment_of_pip(environment))
         except ToolFailed as error:
             raise HostError(
                 f"the libraries of dibble for Python {version[0]}.{version[1]} cannot be had: {error.message}",
@@ -57,6 +58,26 @@ def fetched_libraries(
             ) from error
         done.write_text(_mark(lock))
     return folder
+
+
+def _pip(environment: Mapping[str, str]) -> list[str]:
+    """Raises HostError where this machine has none.
+
+    Nothing is put into the Python that runs us: it may be the host's.
+    """
+
+    def succeeds(command: Sequence[str]) -> bool:
+        try:
+            return run(command, env=environment_of_pip(environment), check=False).status == 0
+        except HostError:  # it is not there
+            return False
+
+    if found := pip_for(sys.executable, succeeds, may_make=False):
+        return found
+    raise HostError(
+        "the libraries of dibble for another Python cannot be fetched: this machine has no pip",
+        hint="install it (Debian: python3-pip or python3-venv; Fedora, openSUSE: python3-pip; Arch Linux: python-pip)",
+    )
 
 
 def _mark(lock: Path) -> str:
