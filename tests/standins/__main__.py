@@ -2,42 +2,45 @@
 
 python -m tests.standins make [NAME...]    makes them in the cache of the tests
 python -m tests.standins serve [NAME...]   makes and serves them on 127.0.0.1, and says what to build with
+python -m tests.standins matrix FILE OUT   makes and serves those that a matrix file asks for, and writes it with them
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from dibble.recipe.read import parse
 from dibble.sandbox.tools import host_arch
 from tests.people import shared_cache
 from tests.serving import served
 from tests.standins import arch as arch_linux
 from tests.standins import gentoo, redhat, suse, ubuntu
 from tests.standins.make import key_of, made
+from tests.standins.matrix import elements_in, with_mirrors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
 class StandIn:
     """What is to be served; `mirror` is a path on the server, `variable` the one that names the `key` to a build.
 
-    `more` are further variables and `element` is what builds it; without, the distribution's minimal one.
+    `more` are further variables.
     """
 
     place: Path
     mirror: str
     variable: str
     key: Path
-    more: str = ""
-    element: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 def _of_rpm(distribution: redhat.Distribution) -> StandIn:
@@ -58,8 +61,8 @@ def _of_arch(arch: str) -> StandIn:
 
 def _of_gentoo(arch: str) -> StandIn:
     mirror = gentoo.made(shared_cache(), arch)
-    profile = f"GENTOO_PROFILE=default/linux/{arch}/23.0/{gentoo.STAGE} "
-    return StandIn(mirror.place, "", "GENTOO_RELEASE_KEYS", mirror.key, profile, "gentoo")
+    profile = {"GENTOO_PROFILE": f"default/linux/{arch}/23.0/{gentoo.STAGE}"}
+    return StandIn(mirror.place, "", "GENTOO_RELEASE_KEYS", mirror.key, profile)
 
 
 KNOWN: dict[str, Callable[[str], StandIn]] = {
@@ -70,30 +73,57 @@ KNOWN: dict[str, Callable[[str], StandIn]] = {
     "opensuse": lambda arch: _of_rpm(suse.leap(arch=arch)),
     "ubuntu": _of_ubuntu,
 }
+ELEMENTS = {
+    "arch": ("arch-minimal",),
+    "centos": ("centos-minimal",),
+    "fedora": ("fedora-minimal",),
+    "gentoo": ("gentoo",),
+    "opensuse": ("opensuse-minimal",),
+    "ubuntu": ("ubuntu-minimal",),
+}
+"""What builds each of them."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.standins")
-    parser.add_argument("verb", choices=("make", "serve"))
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(KNOWN)}; all of them unless given")
+    parser.add_argument("verb", choices=("make", "serve", "matrix"))
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(KNOWN)}; all of them unless given; or FILE and OUT"
+    )
     parser.add_argument("--arch", default=host_arch(), help="the architecture, as Debian calls it (%(default)s)")
     parser.add_argument("--port", type=int, default=8044, help="of the first; the others follow (%(default)s)")
     options = parser.parse_args()
+    matrix: Any = None
+    if options.verb == "matrix":
+        if len(options.names) != 2:
+            parser.error("matrix takes two files: the one to be read, and the one to be written")
+        source, written = map(Path, options.names)
+        matrix = parse(source.read_text(), str(source), "matrix").data
+        elements = set(elements_in(matrix))
+        options.names = [name for name in KNOWN if not elements.isdisjoint(ELEMENTS[name])]
     if unknown := sorted(set(options.names) - set(KNOWN)):
         parser.error(f"there is no stand-in for {', '.join(unknown)}; there are {', '.join(KNOWN)}")
     found = {}
-    for name in options.names or KNOWN:
+    for name in options.names if matrix else options.names or KNOWN:
         began = time.monotonic()
         found[name] = KNOWN[name](options.arch)
         print(f"{name}: {found[name].place}, {time.monotonic() - began:.1f} s", flush=True)
     if options.verb == "make":
         return
+    variables: dict[str, dict[str, str]] = {}
     with contextlib.ExitStack() as servers:
         for number, (name, one) in enumerate(found.items()):
             address = servers.enter_context(served(one.place, options.port + number))
             url = f"{address}/{one.mirror}".rstrip("/")
-            print(f"{one.more}DIB_DISTRIBUTION_MIRROR={url} {one.variable}={one.key} \\")
-            print(f"    ./dibble build -a {options.arch} {one.element or f'{name}-minimal'} vm", flush=True)
+            own = {**one.more, "DIB_DISTRIBUTION_MIRROR": url, one.variable: str(one.key)}
+            variables |= dict.fromkeys(ELEMENTS[name], own)
+            if not matrix:
+                print(" ".join(f"{key}={value}" for key, value in own.items()), "\\")
+                print(f"    ./dibble build -a {options.arch} {ELEMENTS[name][0]} vm", flush=True)
+        if matrix:
+            data = with_mirrors(matrix, source.parent, lambda element: variables.get(element, {}))
+            written.write_text(json.dumps(data, indent=1) + "\n")  # which is YAML, too
+            print(f"./dibble matrix {written}", flush=True)
         threading.Event().wait()
 
 

@@ -235,7 +235,7 @@ class Dnf(RpmManager):
         root, epoch = self._settings.root, self._settings.epoch
         self._database.close()
         times = [] if epoch is None else [("UPDATE trans SET dt_begin = ?, dt_end = ?", (epoch, epoch))]
-        close_sqlite(root / "var/lib/dnf/history.sqlite", *times)  # libdnf asks the clock
+        close_sqlite(root / "var/lib/dnf/history.sqlite", self._toolbox, *times)  # libdnf asks the clock
 
 
 class _Listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING
 
 from dibble.packages.base import Package
@@ -19,6 +20,15 @@ PLACES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 _FILES = {"rpmdb.sqlite": "sqlite", "Packages.db": "ndb"}
 """File → the kind of database, as rpm's macro `_db_backend` calls it; openSUSE has ndb."""
 ENVIRONMENT = {"SYSTEMD_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+_CLOSE = """
+import json, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("PRAGMA journal_mode=DELETE")
+for statement, values in json.loads(sys.argv[2]):
+    with connection:
+        connection.execute(statement, values)
+connection.close()
+"""
 _MACROS = {
     "_netsharedpath": "/proc:/sys:/dev",  # mounted while we work
     "_pkgverify_level": "all",
@@ -108,7 +118,7 @@ class RpmDatabase:
     def close(self) -> None:
         """Leave it as one file where it is SQLite's: its journals differ from build to build."""
         for place in PLACES:
-            close_sqlite(self.root / place / "rpmdb.sqlite")
+            close_sqlite(self.root / place / "rpmdb.sqlite", self._toolbox)
 
     def _backend(self) -> str:
         place = self.root / self.place.lstrip("/")
@@ -120,18 +130,14 @@ class RpmDatabase:
         return self._toolbox.run([program, *options, *words], env=env, check=check).output
 
 
-def close_sqlite(file: Path, *statements: tuple[str, tuple[int, ...]]) -> None:
-    """Leave a database of SQLite's, where there is one, as a single file, with `statements` carried out."""
-    import sqlite3
+def close_sqlite(file: Path, toolbox: Toolbox, *statements: tuple[str, tuple[int, ...]]) -> None:
+    """Leave a database of SQLite's, where there is one, as a single file, with `statements` carried out.
 
-    if not file.is_file():
-        return
-    connection = sqlite3.connect(file)
-    connection.execute("PRAGMA journal_mode=DELETE")
-    for statement, values in statements:
-        with connection:
-            connection.execute(statement, values)
-    connection.close()
+    The tools' library does it: which one has written last stands in the file (SQLite's "Database File Format", offset
+    96 of the header), and this machine's may be another on the next machine.
+    """
+    if file.is_file():
+        toolbox.run(["python3", "-I", "-B", "-c", _CLOSE, toolbox.path(file), json.dumps(statements)])
 
 
 @contextlib.contextmanager
