@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.boot import announced
 from tests.boot.booted import PASSWORD, boot
 from tests.boot.containers import container
 from tests.serving import served
@@ -25,7 +26,6 @@ COMMANDS = {
     "failed": "systemctl --failed --no-legend --plain",
     "system": ". /etc/os-release; echo $ID",
     "selected": "cat /var/lib/portage/world",
-    "root": "sudo id -u",
     "installed": "ls -d /var/db/pkg/sys-kernel/gentoo-kernel-bin-*",
 }
 IN_CONTAINER = "cat /etc/os-release; ls -d /var/db/pkg/*/* | wc -l; emerge --version"
@@ -46,19 +46,19 @@ def test_gentoo_boots_with_its_kernel_and_packages_and_its_container_runs(
             GENTOO_PROFILE=f"default/linux/{host_arch()}/23.0/{gentoo.STAGE}",
             GENTOO_PORTAGE_CLEANUP="False",
             DIB_DEV_USER_PASSWORD=PASSWORD,
-            DIB_DEV_USER_PWDLESS_SUDO="yes",
         )
-        words = ("-t", "qcow2,docker", "gentoo", "vm", "devuser", "growroot", "openssh-server")
+        recipe = str(ordinary_user.checkout / announced.RECIPE)
+        words = ("-t", "qcow2,docker", recipe, "gentoo", "vm", "growroot")
         ordinary_user.dibble("build", "-o", "gen", *words, cwd=folder, env=env, timeout=1800)
     said = container(ordinary_user, folder / "gen.docker", ordinary_user.directory("gentoo-container"), IN_CONTAINER)
     assert "ID=gentoo" in said
     assert said.splitlines()[-1].startswith("Portage "), "it works in the container, with the tree of ebuilds"
 
-    _, printed = boot(ordinary_user, folder / "gen.qcow2", "devuser", COMMANDS)
+    _, printed = boot(ordinary_user, folder / "gen.qcow2", announced.USER, COMMANDS | announced.COMMANDS)
+    announced.check(printed, "Gentoo")
     assert printed["state"].strip() == "running", printed["failed"]
     assert printed["system"].strip() == "gentoo"
     assert {"app-admin/sudo", "sys-boot/grub", "sys-fs/growpart", "sys-kernel/gentoo-kernel-bin"} <= set(
         printed["selected"].split()
     )
-    assert printed["root"].strip() == "0"
     assert "No such file" not in printed["installed"]

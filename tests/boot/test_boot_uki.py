@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.boot import announced
 from tests.boot.booted import PASSWORD, ROOT_MIB, boot, grow
 from tests.boot.uefi_keys import new_key
 from tests.people import ourselves
@@ -44,11 +45,10 @@ def built(person: Person, directory: Path, *options: str) -> Path:
     env = person.environment(
         DIB_BOOTLOADER="systemd-boot",
         DIB_DEV_USER_PASSWORD=PASSWORD,
-        DIB_DEV_USER_PWDLESS_SUDO="1",
         DIB_GRUB_TIMEOUT="0",
         DIB_RELEASE="trixie",
     )
-    elements = ("debian-minimal", "vm", "block-device-efi", "devuser", "openssh-server", "growroot")
+    elements = (str(person.checkout / announced.RECIPE), "debian-minimal", "vm", "block-device-efi", "growroot")
     person.dibble("build", "-o", "image", *options, *elements, cwd=directory, env=env, timeout=1800)
     return directory / "image.qcow2"
 
@@ -59,7 +59,10 @@ def test_systemd_boot_starts_a_kernel_in_one_file_that_the_users_key_has_signed(
     key = new_key(person, person.cache, directory, "ours")
     image = built(person, directory, *key.options)
     grow(image)
-    result, printed = boot(person, image, "devuser", COMMANDS, "--uefi-variables", str(key.variables))
+    result, printed = boot(
+        person, image, announced.USER, COMMANDS | announced.COMMANDS, "--uefi-variables", str(key.variables)
+    )
+    announced.check(printed, "Debian")
     assert result["firmware"] == "uefi"
     assert (printed["failed"], printed["state"]) == ("", "running")
     assert int(printed["root size"]) > ROOT_MIB << 20, "the root file system has grown"
