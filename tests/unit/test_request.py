@@ -381,6 +381,11 @@ def test_every_host_only_pattern_has_a_reason() -> None:
     assert all(len(reason) > 10 for _, reason in hook_environment.HOST_ONLY)
 
 
+def test_a_file_that_every_matrix_writes_to_is_no_part_of_a_build() -> None:
+    """Its content would be in every key, for a variable names it."""
+    assert hook_environment.for_hooks({"DIBBLE_HISTORY": "/h.sqlite", "DIB_X": "1"}) == {"DIB_X": "1"}
+
+
 def test_no_variable_of_the_contract_is_host_only() -> None:
     wanted = {option.variable for option in OPTIONS if option.variable} | {"break", "break_cmd", "GENTOO_PROFILE"}
     wanted = {name for name in wanted if not name.startswith(("DIBBLE_", "DIB_SECURE_BOOT_"))}  # ours alone
