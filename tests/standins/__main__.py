@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import threading
 import time
@@ -21,7 +22,7 @@ from dibble.sandbox.tools import host_arch
 from tests.people import shared_cache
 from tests.serving import served
 from tests.standins import arch as arch_linux
-from tests.standins import gentoo, redhat, suse, ubuntu
+from tests.standins import cloud_images, gentoo, redhat, suse, ubuntu
 from tests.standins.make import key_of, made
 from tests.standins.matrix import elements_in, with_mirrors
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 class StandIn:
     """What is to be served; `mirror` is a path on the server, `variable` the one that names the `key` to a build.
 
-    `more` are further variables.
+    `more` are further variables. An image for clouds has all its variables from `settings`, by the server's address.
     """
 
     place: Path
@@ -41,6 +42,14 @@ class StandIn:
     variable: str
     key: Path
     more: Mapping[str, str] = field(default_factory=dict)
+    settings: Callable[[str], Mapping[str, str]] | None = None
+
+    def variables(self, address: str) -> dict[str, str]:
+        """With which a build finds it at the address of a server."""
+        if self.settings:
+            return dict(self.settings(address))
+        url = f"{address}/{self.mirror}".rstrip("/")
+        return {**self.more, "DIB_DISTRIBUTION_MIRROR": url, self.variable: str(self.key)}
 
 
 def _of_rpm(distribution: redhat.Distribution) -> StandIn:
@@ -65,6 +74,11 @@ def _of_gentoo(arch: str) -> StandIn:
     return StandIn(mirror.place, "", "GENTOO_RELEASE_KEYS", mirror.key, profile)
 
 
+def _of_image(name: str) -> StandIn:
+    image = cloud_images.made(name, shared_cache())
+    return StandIn(image.web, "", "", image.key, settings=lambda url: cloud_images.variables(image, url, image.key))
+
+
 KNOWN: dict[str, Callable[[str], StandIn]] = {
     "arch": _of_arch,
     "centos": lambda arch: _of_rpm(redhat.centos(arch=arch)),
@@ -72,6 +86,7 @@ KNOWN: dict[str, Callable[[str], StandIn]] = {
     "gentoo": _of_gentoo,
     "opensuse": lambda arch: _of_rpm(suse.leap(arch=arch)),
     "ubuntu": _of_ubuntu,
+    **{f"{name}-image": functools.partial(lambda name, _: _of_image(name), name) for name in cloud_images.IMAGES},
 }
 ELEMENTS = {
     "arch": ("arch-minimal",),
@@ -80,6 +95,7 @@ ELEMENTS = {
     "gentoo": ("gentoo",),
     "opensuse": ("opensuse-minimal",),
     "ubuntu": ("ubuntu-minimal",),
+    **{f"{name}-image": ({"debian": "debian-cloud-image"}.get(name, name),) for name in cloud_images.IMAGES},
 }
 """What builds each of them."""
 
@@ -114,8 +130,7 @@ def main() -> None:
     with contextlib.ExitStack() as servers:
         for number, (name, one) in enumerate(found.items()):
             address = servers.enter_context(served(one.place, options.port + number))
-            url = f"{address}/{one.mirror}".rstrip("/")
-            own = {**one.more, "DIB_DISTRIBUTION_MIRROR": url, one.variable: str(one.key)}
+            own = one.variables(address)
             variables |= dict.fromkeys(ELEMENTS[name], own)
             if not matrix:
                 print(" ".join(f"{key}={value}" for key, value in own.items()), "\\")
