@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tarfile
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,8 @@ class Image:
     links: dict[str, str] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
     owners: dict[str, tuple[int, int]] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         with tarfile.open(self.directory / f"{self.name}.tar") as archive:
@@ -70,6 +73,14 @@ class Image:
             assert data is not None
             return data.read().decode()
 
+    def could_go(self) -> dict[str, dict[str, Any]]:
+        """What `dibble check` says of the build, by the name of each package. The build is in the store."""
+        words = ("check", "--json", "-o", self.name, *self.words)
+        done = self.person.dibble(*words, cwd=self.directory, env=self.environment)
+        report = json.loads(done.stdout)
+        assert sum(row["bytes"] for row in report["unneeded"]) < report["bytes"]
+        return {row["package"]: row for row in report["unneeded"]}
+
     def attributes(self, name: str) -> dict[str, str]:
         """Files that have an extended attribute, with its value."""
         key = f"SCHILY.xattr.{name}"
@@ -85,7 +96,7 @@ def build(elements: SmallElements, name: str, *words: str, formats: str = "tar",
     env = elements.environment(**variables)
     person = elements.person
     done = person.dibble("build", "-t", formats, "-o", name, *words, cwd=elements.place, env=env, timeout=1800)
-    return Image(person, elements.place, name, done.stdout)
+    return Image(person, elements.place, name, done.stdout, words=("-t", formats, *words), environment=env)
 
 
 def owned(person: Person, *paths: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,10 @@ def test_packages_are_put_in_place_by_pacman_and_are_whole(person: Person, mirro
         "etc/pacman.d/gnupg",
     )
     assert not {name for name in names if name.startswith(left)}
+
+    checked = elements.run("check", "--json", "-n", "-t", "tar", "arch-minimal", "more", check=True, **variables)
+    could_go = {row["package"]: row for row in json.loads(checked.stdout)["unneeded"]}
+    assert not {"bash", "glibc", "lsof", "sudo", "systemd"} & set(could_go), "asked for, or needed by such"
 
     elements.script("more/finalise.d/50-more", "true")
     again = elements.build("-o", "arch", "arch-minimal", "more", check=True, **variables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tarfile
@@ -96,6 +97,11 @@ def test_packages_are_put_in_place_by_zypper_and_are_whole(leap: tuple[SmallElem
     assert "usr/lib/sysimage/rpm/Packages.db" in names, "the kind of database that openSUSE has"
     assert not {name for name in names if name.startswith(("var/cache/zypp/raw", "var/cache/zypp/solv/", "run/zypp"))}
     assert "etc/zypp/repos.d/oss.repo" in names
+
+    report = json.loads(elements.run("check", "--json", "-n", "-t", "tar", "leap", check=True, **variables).stdout)
+    could_go = {row["package"]: row for row in report["unneeded"]}
+    assert report["packages"] == len(rows) - 1, "the key is no package"
+    assert not {"bash", "hostname", "zypper"} & set(could_go), "asked for, or needed by such"
 
     elements.script("leap/finalise.d/50-more", "true")
     again = elements.build("-o", "leap", "leap", check=True, **variables)

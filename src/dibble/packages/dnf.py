@@ -6,22 +6,25 @@ so its database, scriptlets, file triggers and marks are theirs.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dibble.errors import FetchError, NoSuchPackage, PackageError, ToolFailed
+from dibble.errors import FetchError, NoSuchPackage, PackageError
 from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Package, Transaction
 from dibble.packages.bootstrap_words import Words
+from dibble.packages.dnf_process import DnfProcess
 from dibble.packages.rpm import GROUP, RpmManager, RpmTransaction, known
 from dibble.packages.rpm_database import close_sqlite, database_of, same_initramfs, uses_zypper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_MARK = "\x1edibble "
+    from dibble.events import Events
+    from dibble.packages.base import ManagerSettings
+    from dibble.sandbox.toolbox import Toolbox
+
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "ppc64el": "ppc64le", "i386": "i686", "armhf": "armv7hl"}
 
 
@@ -62,6 +65,10 @@ class Dnf(RpmManager):
             keys=tuple(options.key),
         )
 
+    def __init__(self, settings: ManagerSettings, toolbox: Toolbox, events: Events) -> None:
+        super().__init__(settings, toolbox, events)
+        self._process = DnfProcess(toolbox)
+
     # --- deciding
 
     def bootstrap(self, request: BootstrapRequest) -> RpmTransaction:
@@ -97,20 +104,30 @@ class Dnf(RpmManager):
         if ours.missing:
             self._events.note(f"no repository has {', '.join(ours.missing)}: left out", "warning")
         if not ours:
+            self._ready_for_the_next()
             return
-        files, keyrings = self._fetched(ours)
-        root = self._settings.root
         begins = not self._database.is_there
+        try:
+            answer = self._carried_out(ours, on_line)
+        finally:
+            self._process.close()
+        if begins:
+            self._database.settle()
+            self._ready_for_the_next()
+        self._close()
+        for text in answer["errors"]:
+            self._events.note(f"rpm: {text}", "warning")
+
+    def _carried_out(self, ours: RpmTransaction, on_line: Callable[[str], None] | None) -> dict[str, Any]:
+        files, keyrings = self._fetched(ours)
         with tempfile.TemporaryDirectory(dir=self._settings.scratch, prefix="packages-") as name:
             place = Path(name)
             place.chmod(0o755)
             for package in ours.downloads:
                 # the library looks for a package by the last part of its location
                 (place / package.file_name).symlink_to(self._toolbox.path(files[package.sha256]))
-            asked = {
-                **ours.asked,
+            doing = {
                 "action": "apply",
-                "cache_only": True,
                 "expected": list(ours.nevras),
                 "packages": self._toolbox.path(place),
                 "keys": [f"file://{self._toolbox.path(file)}" for ring in keyrings for file in ring.files],
@@ -120,13 +137,10 @@ class Dnf(RpmManager):
                 hear = _Listener(on_line, lambda done: activity.progress(min(done, total), total, "packages"))
                 for ring in keyrings:
                     self._database.add_keys(ring)
-                with same_initramfs(root):
-                    answer = self._worker(asked, hear)
-        if begins:
-            self._database.settle()
-        self._close()
-        for text in answer["errors"]:
-            self._events.note(f"rpm: {text}", "warning")
+                if not self._process.has_decided(ours.asked):
+                    self._decided({**ours.asked, "cache_only": True})
+                with same_initramfs(self._settings.root):
+                    return _unless_refused(self._process.apply(doing, hear))
 
     # --- support
 
@@ -147,7 +161,6 @@ class Dnf(RpmManager):
         return {
             "action": "resolve",
             "root": path(root if request is None or not earlier else empty),
-            "home": path(self._database.home(self._settings.scratch / "home")),
             "of_target": request is None,
             "cache": path(self._settings.state_dir / "dnf"),
             "cache_only": self._settings.offline,
@@ -178,7 +191,7 @@ class Dnf(RpmManager):
 
     def _resolved(self, asked: dict[str, Any]) -> RpmTransaction:
         with self._events.activity("resolve"):
-            answer = self._worker(asked)
+            answer = self._decided(asked)
         rows = answer["install"] + answer["upgrade"]
         for row in rows:
             if row["urls"]:
@@ -208,27 +221,23 @@ class Dnf(RpmManager):
             manual=tuple(asked["install"]),
         )
 
-    def _worker(self, asked: Mapping[str, Any], on_line: Callable[[str], None] | None = None) -> dict[str, Any]:
-        """Run the worker. Raises what its refusals mean."""
+    def _decided(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What a request comes to, by a process that can then carry it out. Raises what its refusals mean."""
         self._toolbox.ensure(GROUP)
         (self._settings.state_dir / "dnf").mkdir(parents=True, exist_ok=True)
-        answer: dict[str, Any] = {}
+        self._start()
+        return _unless_refused(self._process.decide(asked))
 
-        def hear(line: str) -> None:
-            if line.startswith(_MARK):
-                answer.update(json.loads(line.removeprefix(_MARK)))
-            elif on_line:
-                on_line(line)
+    def _ready_for_the_next(self) -> None:
+        """Let the process for the next request begin: after the first packages, and a search for newer ones, one comes.
 
-        argv = ["python3", "-c", Path(__file__).with_name("dnf_worker.py").read_text("utf-8")]
-        done = self._toolbox.run(
-            argv, env=self._database.environment, stdin=json.dumps(asked).encode(), on_line=hear, check=False
-        )
-        if not answer:
-            raise ToolFailed(("dnf",), done.status, done.output)
-        if "refused" in answer:
-            raise _refusal(answer)
-        return answer
+        Loading the library takes half a second, in which scripts run.
+        """
+        self._process.close()
+        self._start()
+
+    def _start(self) -> None:
+        self._process.start(self._database.environment, self._database.home(self._settings.scratch / "home"))
 
     def _close(self) -> None:
         """Leave databases with no time of the build: these differ from build to build."""
@@ -275,6 +284,12 @@ _REFUSALS: dict[str, tuple[type[PackageError | FetchError], str, str]] = {
     "changed": (FetchError, "the repositories have changed meanwhile: {names}", "build again"),
 }
 """What a refusal of the worker's means: class, message and hint."""
+
+
+def _unless_refused(answer: dict[str, Any]) -> dict[str, Any]:
+    if "refused" in answer:
+        raise _refusal(answer)
+    return answer
 
 
 def _refusal(answer: Mapping[str, Any]) -> PackageError | FetchError:

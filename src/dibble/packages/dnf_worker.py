@@ -1,8 +1,9 @@
 """What runs in the tools tree: dnf's own library decides, and carries out what was decided.
 
-This file is no module of dibble's: its text is given to the Python that the tree's dnf belongs to. One request, as JSON
-on standard input (`dnf.py: Dnf._request`); what is printed is for the user, but for the last line: the answer as JSON
-behind a mark.
+This file is no module of dibble's: its text is given to the Python that the tree's dnf belongs to. Its argument is a
+home with rpm's settings. Each line of standard input is a request as JSON (`dnf.py: Dnf._asked`): to decide something,
+and perhaps then to do what was decided last. What is printed is for the user, but for a line behind a mark for each
+request: the answer as JSON.
 """
 
 # mypy: ignore-errors
@@ -15,10 +16,9 @@ import os
 import sys
 from pathlib import Path
 
-ASKED = json.load(sys.stdin)
 HOME = os.environ["HOME"]
 # rpm reads its settings when it is loaded, and libdnf has it read them again: only a file for the user lasts
-os.environ["HOME"] = ASKED["home"]
+os.environ["HOME"] = sys.argv[1]
 
 import dnf  # noqa: E402
 import dnf.exceptions  # noqa: E402
@@ -106,8 +106,6 @@ def opened(asked):
         repo._set_key_import(KeyImport())
         if not repo.gpgcheck:
             repo.gpgcheck = not asked["unsigned"]
-        if keys := asked["keys"]:
-            repo.gpgkey = keys
     return base
 
 
@@ -205,13 +203,14 @@ def described(repo):
 
 
 def carried_out(base, asked, transaction):
-    """Do what was decided before, which must have come out the same again."""
+    """Do what was decided, which must be what is expected."""
     rows = transaction["install"] + transaction["upgrade"]
     found = sorted(one["nevra"] for one in rows)
     if found != sorted(asked["expected"]):
         raise Refused("changed", "the repositories have changed", sorted(set(found) ^ set(asked["expected"])))
     for repo in base.repos.iter_enabled():
         repo.pkgdir = asked["packages"]
+        repo.gpgkey = asked["keys"] or repo.gpgkey
     os.environ["HOME"] = HOME  # scriptlets are run with it
     display = Display()
     wanted = [package for package in base.transaction.install_set if not package._from_cmdline]
@@ -224,20 +223,24 @@ def carried_out(base, asked, transaction):
 
 
 def main():
-    asked = ASKED
     os.umask(0o022)
-    answer = {}
-    try:
-        with opened(asked) as base:
-            filled(base, asked)
-            answer = decided(base, asked)
+    base = transaction = None
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
             if asked["action"] == "apply":
-                answer |= carried_out(base, asked, answer)
-    except Refused as refused:
-        answer = {"refused": refused.kind, "text": str(refused), "names": refused.names}
-    except dnf.exceptions.Error as error:
-        answer = {"refused": "other", "text": str(error), "names": []}
-    print(f"{MARK}{json.dumps(answer)}", flush=True)
+                answer = carried_out(base, asked, transaction)
+            else:
+                base = opened(asked)
+                filled(base, asked)
+                answer = transaction = decided(base, asked)
+        except Refused as refused:
+            answer = {"refused": refused.kind, "text": str(refused), "names": refused.names}
+        except dnf.exceptions.Error as error:
+            answer = {"refused": "other", "text": str(error), "names": []}
+        if asked["action"] == "apply":
+            base.close()
+        print(f"{MARK}{json.dumps(answer)}", flush=True)
 
 
 main()

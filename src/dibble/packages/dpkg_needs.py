@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from dibble.packages.apt_marks import read_automatic
 from dibble.packages.dpkg_database import DATABASE, PRESENT, info_name, read_status, state_of
-from dibble.packages.needs import Installed
+from dibble.packages.needs import Installed, Inventory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,12 +17,18 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"\s*([a-z0-9][a-z0-9+.-]*)")
 
 
-def installed_packages(root: Path) -> list[Installed]:
-    """All packages whose files are in `root`, in the order of the status file.
+def inventory(root: Path) -> Inventory:
+    """All packages whose files are in `root`, in the order of the status file, with apt's marks.
 
     `Essential` and `Protected` packages are those that dpkg will not remove unless forced.
     """
-    return [_installed(paragraph) for paragraph in read_status(root) if state_of(paragraph) in PRESENT]
+    present = [paragraph for paragraph in read_status(root) if state_of(paragraph) in PRESENT]
+    packages = [_installed(paragraph) for paragraph in present]
+    return Inventory(
+        packages,
+        frozenset(name for name, _ in read_automatic(root)),
+        {package.identity: _files(root, paragraph) for package, paragraph in zip(packages, present, strict=True)},
+    )
 
 
 def _installed(paragraph: Paragraph) -> Installed:
@@ -47,12 +54,6 @@ def _relations(text: str) -> tuple[tuple[str, ...], ...]:
     return tuple(groups)
 
 
-def listed_files(root: Path) -> dict[tuple[str, str], list[str]]:
-    """By (name, architecture): the paths of each package, absolute, as dpkg keeps them; directories are among them."""
-    found = {}
-    for paragraph in read_status(root):
-        if state_of(paragraph) in PRESENT:
-            listed = root / DATABASE / "info" / f"{info_name(paragraph)}.list"
-            text = listed.read_text("utf-8", "surrogateescape") if listed.is_file() else ""
-            found[paragraph.get("Package"), paragraph.get("Architecture")] = text.splitlines()
-    return found
+def _files(root: Path, paragraph: Paragraph) -> list[str]:
+    listed = root / DATABASE / "info" / f"{info_name(paragraph)}.list"
+    return listed.read_text("utf-8", "surrogateescape").splitlines() if listed.is_file() else []

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+
+Identity = tuple[str, str, str]
+"""Name, version and architecture of a package: of some, a system has several versions."""
 
 Why = Literal["base", "recommended", "left"]
 """Why a package is there: it came with the first packages of the system; another one that stays recommends it; or what
@@ -33,6 +36,23 @@ class Installed:
     recommends: tuple[tuple[str, ...], ...] = ()
     essential: bool = False
 
+    @property
+    def identity(self) -> Identity:
+        return (self.name, self.version, self.arch)
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The packages of a system.
+
+    `automatic` are the names of those that, by the package manager's own marks, only came along. `files` are the paths
+    of each package, absolute, directories and what is no longer there among them.
+    """
+
+    installed: Sequence[Installed]
+    automatic: frozenset[str]
+    files: Mapping[Identity, Sequence[str]]
+
 
 @dataclass(frozen=True, slots=True)
 class Unneeded:
@@ -43,9 +63,10 @@ class Unneeded:
     of: tuple[str, ...] = ()
 
 
-def unneeded(installed: Sequence[Installed], asked: Collection[str], base: Collection[str]) -> list[Unneeded]:
-    """The packages that are neither essential, nor in `asked` (names), nor needed by one that is, in their order.
+def unneeded(installed: Sequence[Installed], asked: Set[str], base: Collection[str]) -> list[Unneeded]:
+    """The packages that are neither essential, nor in `asked`, nor needed by one that is, in their order.
 
+    What is asked for is a name or, where no package is called so, what a package provides.
     `base` are the names that the system began with. What is needed by a package that is only recommended shares its
     reason.
     """
@@ -66,7 +87,9 @@ def unneeded(installed: Sequence[Installed], asked: Collection[str], base: Colle
                 waiting += behind(installed[number].needs) - reached
         return reached
 
-    kept = closed(n for n, package in enumerate(installed) if package.essential or package.name in asked)
+    names = {package.name for package in installed}
+    named = asked & names | {installed[number].name for number in behind([sorted(asked - names)])}
+    kept = closed(n for n, package in enumerate(installed) if package.essential or package.name in named)
     wished: dict[int, set[int]] = {}  # by package that is recommended, directly or not: those that want it
     stay, new = set(kept), set(kept)
     while new:  # what a recommended package recommends is there for the same reason

@@ -54,6 +54,10 @@ class PacmanTransaction(Transaction):
     origins: Mapping[str, str] = field(default_factory=dict)
     manual: tuple[str, ...] = ()
 
+    def choice(self) -> dict[str, Any]:
+        """What was asked for by name."""
+        return {"manual": list(self.manual)}
+
     def as_json(self) -> dict[str, Any]:
         """The transaction as plain JSON data, in the form that all kinds share."""
         return as_data(self, self.manual)

@@ -44,6 +44,10 @@ class RpmTransaction(Transaction):
     missing: tuple[str, ...] = ()
     manual: tuple[str, ...] = ()
 
+    def choice(self) -> dict[str, Any]:
+        """What was asked for by name."""
+        return {"manual": list(self.manual)}
+
     def as_json(self) -> dict[str, Any]:
         return as_data(self, self.manual)
 

@@ -96,9 +96,13 @@ class RpmDatabase:
         """The packages of the root, sorted by name."""
         if not self.is_there:
             return []
-        output = self._rpm("rpm", "-qa", "--queryformat", "%{NAME}\t%{EVR}\t%{ARCH}\n")
+        output = self.query("%{NAME}\t%{EVR}\t%{ARCH}\n")
         rows = [line.split("\t") for line in output.splitlines() if line.count("\t") == 2]
         return sorted((Package(name, version, arch) for name, version, arch in rows), key=lambda package: package.name)
+
+    def query(self, form: str) -> str:
+        """What rpm prints of all packages in this form (rpm-queryformat(7))."""
+        return self._rpm("rpm", "-qa", "--queryformat", form)
 
     def settle(self) -> None:
         """Move it to where the new root's own rpm looks for it."""

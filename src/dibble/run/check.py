@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from dibble.elements.chroot_path import within
 from dibble.errors import UsageError
-from dibble.packages.apt_marks import read_automatic
-from dibble.packages.dpkg_needs import installed_packages, listed_files
+from dibble.packages import dpkg_needs, pacman_needs, rpm_needs
 from dibble.packages.needs import Unneeded, unneeded
+from dibble.packages.rpm import GROUP
+from dibble.packages.rpm_database import database_of
 from dibble.run.build import at_work, open_executor, open_workspace, runner, tell_start
 from dibble.run.enter_tree import place_of
 from dibble.run.planner import make_plan
@@ -19,14 +20,16 @@ from dibble.run.prepare import prepare
 from dibble.run.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dibble.events import Events
+    from dibble.packages.needs import Identity, Inventory
     from dibble.plan.plan import Plan
     from dibble.plan.step import Key, Step
     from dibble.recipe.model import Request
     from dibble.run.prepare import Build
+    from dibble.sandbox.toolbox import Toolbox
     from dibble.store.layers import Record
 
 
@@ -85,20 +88,33 @@ def _in_namespace(known: Build, plan: Plan) -> Report:
                 State(manifest=known.manifest), run_and_take, pending=bool(known.request.packages), alone=False
             )
             with executor.visited(place_of(None), state, executor.lower_directories(state), {}):
-                return report_of(executor.workspace.target, requests)
+                workspace = executor.workspace
+                return report_of(inventory_of(workspace.target, workspace.toolbox), workspace.target, requests)
         finally:
             executor.close()
 
 
-def report_of(root: Path, requests: Sequence[Any]) -> Report:
+def inventory_of(root: Path, toolbox: Toolbox) -> Inventory:
+    """The packages of a root, of whatever kind they are. Raises UsageError for a root without any."""
+    found = dpkg_needs.inventory(root)
+    if not found.installed and database_of(root) is not None:
+        toolbox.ensure(GROUP)
+        found = rpm_needs.inventory(root, toolbox)
+    if not found.installed:
+        found = pacman_needs.inventory(root)
+    if not found.installed:
+        raise UsageError(
+            "there are no packages of dpkg, rpm or pacman in the finished tree", hint="only those can be checked today"
+        )
+    return found
+
+
+def report_of(inventory: Inventory, root: Path, requests: Sequence[Any]) -> Report:
     """The report on the packages of a root, where `requests` (`History.requests`) were made in this order.
 
-    What apt has not marked as automatically installed counts as asked for, by whatever way, unless the root began with
-    it. Raises UsageError for a root without packages of Debian's kind.
+    What is not marked as having only come along counts as asked for, by whatever way, unless the root began with it.
     """
-    installed = installed_packages(root)
-    if not installed:
-        raise UsageError("there are no packages of dpkg in the finished tree", hint="only those can be checked today")
+    installed = inventory.installed
     base: set[str] = set()
     asked: set[str] = set()
     for request in requests:
@@ -107,10 +123,9 @@ def report_of(root: Path, requests: Sequence[Any]) -> Report:
             asked |= _included(request["words"])
         else:
             asked |= set(request.get("manual", ()))
-    automatic = {name for name, _ in read_automatic(root)}
-    asked |= {package.name for package in installed} - automatic - base
-    taken = _sizes(root)
-    found = [Found(one, taken[one.package.name, one.package.arch]) for one in unneeded(installed, asked, base)]
+    asked |= {package.name for package in installed} - inventory.automatic - base
+    taken = _sizes(root, inventory.files)
+    found = [Found(one, taken[one.package.identity]) for one in unneeded(installed, asked, base)]
     found.sort(key=lambda one: (-one.size, one.unneeded.package.name))
     return Report(tuple(found), len(installed), sum(taken.values()))
 
@@ -125,14 +140,14 @@ def _included(words: Sequence[str]) -> set[str]:
     return found
 
 
-def _sizes(root: Path) -> dict[tuple[str, str], int]:
-    """By (name, architecture): bytes of the regular files of each package that are in `root`.
+def _sizes(root: Path, files: Mapping[Identity, Sequence[str]]) -> dict[Identity, int]:
+    """Bytes of the regular files of each package that are in `root`.
 
     What was left out or removed after installing does not count, so this is what the package costs an image.
     """
     folders: dict[str, Path] = {}
     found = {}
-    for package, paths in listed_files(root).items():
+    for package, paths in files.items():
         total = 0
         for path in paths:
             folder, _, name = path.rpartition("/")

@@ -163,12 +163,13 @@ def spawn(
     output_file: IO[bytes] | None = None,
     pass_fds: Sequence[int] = (),
     terminal: int | None = None,
+    durable: bool = True,
 ) -> Running:
     """Start a program and leave it running, in a session of its own; the rest is as in `run`.
 
     `stdin` opens a pipe to it. Standard output and standard error go to one pipe, or both to `output_file`. The
     descriptors in `pass_fds` stay open in the program under the same numbers. `terminal` is a descriptor of a terminal
-    that becomes all three, and the controlling terminal of the session.
+    that becomes all three, and the controlling terminal of the session. `durable` is as in `run`.
     """
     program = list(map(str, argv))
     on_terminal = terminal is not None
@@ -181,7 +182,7 @@ def spawn(
                 stdin=terminal if on_terminal else subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=terminal if on_terminal else output_file or subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_before_exec(root, cwd, on_terminal=on_terminal),  # noqa: PLW1509 - plain system calls only
+                preexec_fn=_before_exec(root, cwd, on_terminal=on_terminal, durable=durable),  # noqa: PLW1509 - plain system calls only
                 start_new_session=True,
                 pass_fds=pass_fds,
             )

@@ -54,6 +54,7 @@ class Toolbox(Protocol):
         stdin: bool = False,
         output_file: IO[bytes] | None = None,
         pass_fds: Sequence[int] = (),
+        durable: bool = True,
     ) -> Running:
         """Start a tool and leave it running (`dibble.sandbox.process.spawn`); paths and `env` as in `run`."""
         ...
@@ -109,6 +110,7 @@ class HostToolbox:
         stdin: bool = False,
         output_file: IO[bytes] | None = None,
         pass_fds: Sequence[int] = (),
+        durable: bool = True,
     ) -> Running:
         environment = _host_tools_environment(env)
         return spawn(argv, env=environment, cwd=cwd, stdin=stdin, output_file=output_file, pass_fds=pass_fds)

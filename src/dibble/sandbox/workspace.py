@@ -85,6 +85,7 @@ class ViewToolbox:
         stdin: bool = False,
         output_file: IO[bytes] | None = None,
         pass_fds: Sequence[int] = (),
+        durable: bool = True,
     ) -> Running:
         return spawn(
             argv,
@@ -94,6 +95,7 @@ class ViewToolbox:
             stdin=stdin,
             output_file=output_file,
             pass_fds=pass_fds,
+            durable=durable,
         )
 
 
