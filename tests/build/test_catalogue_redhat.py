@@ -67,7 +67,8 @@ def built_fedora(person: Person, variables: dict[str, str], *options: str) -> Im
         "probe/install.d/50-probe",
         "svc-map web ssh other > /etc/services-of-probe\n"
         "command -v wget > /etc/wget-while-building\n"
-        "install-packages mdadm\n"
+        "install-packages mdadm lvm2\n"
+        "install-packages -e lvm2\n"
         "sysctl-write-value net.ipv4.ip_forward 1",
     )
     elements.script("probe/finalise.d/50-probe", "select-boot-kernel-initrd > /etc/kernel-of-probe")
@@ -114,6 +115,13 @@ def test_rpm_distro_leaves_the_metadata_services_network_alone(fedora: Image) ->
 def test_redhat_common_brings_its_packages(fedora: Image) -> None:
     for command in ("lsof", "tar", "tcpdump", "traceroute", "which"):
         assert f"usr/bin/{command}" in fedora.modes, command
+
+
+def test_check_tells_what_a_removed_package_had_brought_and_nothing_else(fedora: Image) -> None:
+    could_go = fedora.could_go()
+    assert could_go["libaio1t64"]["why"] == "left", "it came with lvm2"
+    assert could_go["libaio1t64"]["bytes"]
+    assert {"bash", "busybox", "kernel-core", "libpcap0.8t64", "lshw", "openssh-server"}.isdisjoint(could_go)
 
 
 def test_sudo_finds_the_commands_of_elements_while_they_build(fedora: Image) -> None:

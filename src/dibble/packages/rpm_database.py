@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from dibble.packages.base import Package
+from dibble.sandbox.memory import available_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 PLACES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 """Where it lies: today's place (Fedora since 36, openSUSE), and that of RHEL 9 and older."""
+MEMORY = "dev/shm"
+"""In the private /dev of a target."""
+_INITRAMFS_BYTES = 2 << 30
+"""Of free memory, with which a tree of most modules and firmware, some 500 MB, and what is made of it have room."""
 _FILES = {"rpmdb.sqlite": "sqlite", "Packages.db": "ndb"}
 """File → the kind of database, as rpm's macro `_db_backend` calls it; openSUSE has ndb."""
 ENVIRONMENT = {"SYSTEMD_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -146,14 +151,19 @@ def close_sqlite(file: Path, toolbox: Toolbox, *statements: tuple[str, tuple[int
 
 @contextlib.contextmanager
 def same_initramfs(root: Path) -> Iterator[None]:
-    """While a kernel's scripts run, dracut(8) writes the same bytes each time; dracut.conf(5), `reproducible`."""
+    """While a kernel's scripts run, dracut(8) writes the same bytes each time; dracut.conf(5), `reproducible`.
+
+    It works in memory, too, where there is enough. That must not be said by `--tmpdir`: the words of its command line
+    are kept in what it writes.
+    """
     file = root / "etc/dracut.conf.d/zz-dibble.conf"
     ours = not file.parent.exists()
     if not file.parent.parent.is_dir():
         yield
         return
     file.parent.mkdir(exist_ok=True)
-    file.write_text('reproducible="yes"\n')
+    in_memory = f'tmpdir="/{MEMORY}"\n' if (root / MEMORY).is_dir() and available_bytes() > _INITRAMFS_BYTES else ""
+    file.write_text(f'reproducible="yes"\n{in_memory}')
     try:
         yield
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -98,16 +100,22 @@ class Keyring:
         Raises SignatureError that names the package, who signed it and whose signature would do.
         """
         waiting = [(name, self._toolbox.path(file)) for name, file in packages.items()]
-        for start in range(0, len(waiting), _AT_ONCE):
-            some = waiting[start : start + _AT_ONCE]
-            done = self._rpmkeys("--checksig", "--verbose", *(path for _, path in some), check=False)
-            said = _by_file(done.output, {path for _, path in some})
-            if done.status == 0 and all(_SIGNED.search(said.get(path, "")) for _, path in some):
+        workers = os.cpu_count() or 1
+        portion = min(_AT_ONCE, -(-len(waiting) // workers) or 1)
+        portions = [waiting[start : start + portion] for start in range(0, len(waiting), portion)]
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(self._check_some, portions):
                 continue
-            for name, path in some:
-                one = self._rpmkeys("--checksig", "--verbose", path, check=False)
-                if one.status != 0 or not _SIGNED.search(one.output):
-                    raise self._refusal(name, one.output)
+
+    def _check_some(self, packages: Sequence[tuple[str, str]]) -> None:
+        done = self._rpmkeys("--checksig", "--verbose", *(path for _, path in packages), check=False)
+        said = _by_file(done.output, {path for _, path in packages})
+        if done.status == 0 and all(_SIGNED.search(said.get(path, "")) for _, path in packages):
+            return
+        for name, path in packages:
+            one = self._rpmkeys("--checksig", "--verbose", path, check=False)
+            if one.status != 0 or not _SIGNED.search(one.output):
+                raise self._refusal(name, one.output)
 
     def _refusal(self, name: str, output: str) -> SignatureError:
         known = ", ".join(f"{fingerprint} ({owner})" for fingerprint, owner in self.keys.items()) or "none"
