@@ -67,8 +67,8 @@ def built_fedora(person: Person, variables: dict[str, str], *options: str) -> Im
         "probe/install.d/50-probe",
         "svc-map web ssh other > /etc/services-of-probe\n"
         "command -v wget > /etc/wget-while-building\n"
-        "install-packages mdadm lvm2\n"
-        "install-packages -e lvm2\n"
+        "install-packages mdadm fail2ban\n"
+        "install-packages -e fail2ban\n"
         "sysctl-write-value net.ipv4.ip_forward 1",
     )
     elements.script("probe/finalise.d/50-probe", "select-boot-kernel-initrd > /etc/kernel-of-probe")
@@ -119,8 +119,8 @@ def test_redhat_common_brings_its_packages(fedora: Image) -> None:
 
 def test_check_tells_what_a_removed_package_had_brought_and_nothing_else(fedora: Image) -> None:
     could_go = fedora.could_go()
-    assert could_go["libaio1t64"]["why"] == "left", "it came with lvm2"
-    assert could_go["libaio1t64"]["bytes"]
+    assert could_go["python3-systemd"]["why"] == "left", "it came with fail2ban"
+    assert could_go["python3-systemd"]["bytes"]
     assert {"bash", "busybox", "kernel-core", "libpcap0.8t64", "lshw", "openssh-server"}.isdisjoint(could_go)
 
 
