@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from dibble.errors import PackageError, ToolFailed
-from dibble.packages.apt_sources import resolve_inside
 from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Package, Transaction
 from dibble.packages.bootstrap_words import Words
@@ -27,6 +26,7 @@ from dibble.packages.rpm_metadata import Key, locations
 from dibble.packages.zypper_answers import DONE, SCRIPTLET_FAILED, Answer, Reader, Repository, refusal, unreadable
 from dibble.packages.zypper_metadata import Metadata, packages, raw
 from dibble.sandbox import mounts
+from dibble.sandbox.inside import resolve_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
