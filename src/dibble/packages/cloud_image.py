@@ -249,7 +249,7 @@ class CloudImages:
         except OSError as error:
             raise SignatureError(
                 f"the keys {place} cannot be read: {error.strerror}",
-                hint=f"a build sees what is below the home directory or the current one; {hint}".removesuffix("; "),
+                hint=f"name it by its whole path; {hint}".removesuffix("; "),
             ) from error
 
 
