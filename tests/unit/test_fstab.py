@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from dibble.disk.fstab import fstab_text, getval
+from dibble.disk.fstab import fstab_text, getval, read_only_root
 from dibble.disk.graph import parse
 from dibble.disk.model import Defaults, Graph
 from dibble.errors import DiskLayoutError
@@ -39,6 +39,21 @@ def test_lines_are_in_mount_order_with_labels_and_mounts_without_fstab_are_left_
         "LABEL=swap1 none swap sw 0 0",
     ]
     assert fstab_text(SYSTEM).endswith("0 0\n")
+
+
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        ("name: system, mount: {mount_point: /}", True),
+        ("name: system, mount: {mount_point: /, fstab: {}}", False),
+        ("name: system, type: erofs, mount: {mount_point: /}", False),
+    ],
+)
+def test_a_root_that_nothing_makes_writable_is_told_of(node: str, told: bool) -> None:
+    reason = read_only_root(disks("type: ext2, name: kernels, mount: {mount_point: /boot}", node))
+    assert bool(reason) is told
+    assert not told or reason.startswith("disk.yaml:2:")
+    assert not read_only_root(SYSTEM)
 
 
 def test_two_swaps_both_have_a_line() -> None:

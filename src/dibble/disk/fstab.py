@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dibble.disk.model import Filesystem, Graph
 
 _HEADER = "# Made with the image, from its block-device description; see fstab(5).\n"
+_NEVER_WRITTEN = frozenset({"erofs", "squashfs"})
 _NEED_STATE = ("image-path", "image-block-device", "image-block-devices")
 
 
@@ -33,6 +34,19 @@ def fstab_text(graph: Graph) -> str:
                     options = f"{entry.options},subvol={_escaped(one.name)}"
                     lines.append(f"{device} {below} {filesystem.type} {options} {entry.dump} 0\n")
     return _HEADER + "".join(lines)
+
+
+def read_only_root(graph: Graph) -> str:
+    """Why the running system could not write to its root though it should; empty where all is well.
+
+    The kernel mounts the root as its command line says, and loaders say `ro`, so that it can be checked; what makes it
+    writable is its line in fstab (systemd-remount-fs.service(8)).
+    """
+    entries = {entry.base for entry in graph.fstab}
+    root = next((mount for mount in graph.mounts if mount.point == "/" and mount.name not in entries), None)
+    if root is None or _at(graph, "/").type in _NEVER_WRITTEN:
+        return ""
+    return f"{root.where}: / has no fstab, so the system leaves it read-only: add `fstab: {{}}` to its mount"
 
 
 def getval(graph: Graph, symbol: str) -> str:

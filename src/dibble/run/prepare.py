@@ -180,7 +180,7 @@ def prepare(request: Request, events: Events) -> Build:
     """Resolve, merge and check everything that can be checked without running anything."""
     from dibble.boot.choose import tools_of
     from dibble.boot.secure_boot import signing_key
-    from dibble.disk.fstab import fstab_text, getval
+    from dibble.disk.fstab import fstab_text, getval, read_only_root
     from dibble.disk.graph import parse, tool_groups
     from dibble.disk.model import Defaults
     from dibble.disk.system_files import system_files
@@ -220,6 +220,10 @@ def prepare(request: Request, events: Events) -> Build:
         secrets=read_secrets(request.secrets, store),
     )
     graph = parse(choice.text, source=source, defaults=defaults)
+    if any(load("outputs", name).info.reads == "disk" for name in request.outputs):
+        reason = read_only_root(graph)
+        more = (Note(text=reason, level="warning"),) if reason else ()
+        elements = replace(elements, notes=(*elements.notes, *choice.notes, *more))
     asked = request.environment.get("SOURCE_DATE_EPOCH", "")
     epoch = int(asked) if asked.isdigit() else DEFAULT_EPOCH
     environment = image_environment(

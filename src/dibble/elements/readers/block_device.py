@@ -45,8 +45,8 @@ def choose_block_device(
     """The description: of `config` (DIB_BLOCK_DEVICE_CONFIG), else of an element, else a bare file system.
 
     `config` is YAML text, or `file://` and an absolute path. Of several elements with a description one of the
-    `requested` goes before others, then the last in the set, which may build upon the others; a note warns. Raises
-    UsageError for a bad `config`, ElementError for a file that cannot be read.
+    `requested` goes before others, then the last in the set, which may build upon the others; where the request
+    does not decide, a note warns. Raises UsageError for a bad `config`, ElementError for a file that cannot be read.
     """
     if config and config.startswith("file://"):
         return _from_url(config)
@@ -55,14 +55,11 @@ def choose_block_device(
     found = [(element, file) for element in elements if (file := _file_of(element, arch))]
     if not found:
         return BlockDeviceChoice(BARE_FILE_SYSTEM, "the built-in block device")
-    chosen, file = [pair for pair in found if pair[0].name in requested or not _any_requested(found, requested)][-1]
-    others = " and ".join(element.name for element, _ in found if element != chosen)
+    candidates = [pair for pair in found if pair[0].name in requested] or found
+    chosen, file = candidates[-1]
+    others = " and ".join(element.name for element, _ in candidates if element != chosen)
     notes = (Note(text=f"block device of element {chosen.name}, not of {others}", level="warning"),) if others else ()
     return BlockDeviceChoice(read_text(file, chosen.name), str(file), notes)
-
-
-def _any_requested(found: Sequence[tuple[Element, Path]], requested: Collection[str]) -> bool:
-    return any(element.name in requested for element, _ in found)
 
 
 def _file_of(element: Element, arch: str) -> Path | None:
