@@ -195,7 +195,8 @@ def _scripts(kernel: str) -> dict[str, dict[str, Script]]:
     found[KERNEL] = {
         "post": Script(
             f"depmod -a {kernel}\n"
-            f"ln -sf ../usr/lib/modules/{kernel}/vmlinuz /boot/vmlinuz-{kernel}\n"
+            "if mountpoint -q /boot || mountpoint -q /usr; then bring='cp -a'; else bring='ln -sf'; fi\n"
+            f"cd /boot && $bring ../usr/lib/modules/{kernel}/vmlinuz vmlinuz-{kernel}\n"
             f"ln -sf vmlinuz-{kernel} /boot/vmlinuz\nln -sf initrd-{kernel} /boot/initrd\n"
         ),
         "posttrans": Script(f"dracut --quiet --force /boot/initrd-{kernel} {kernel}\n"),

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.unit
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "dibble"
-EVERYWHERE = {"errors", "events", "registry", "wording", "__version__"}
+EVERYWHERE = {"errors", "events", "registry", "wording", "words", "__version__"}
 # Room → the rooms that it may import at all; `values` of earlier rooms (model, step …) count like the room.
 ALLOWED: dict[str, set[str]] = {
     "sandbox": {"store", "packages"},  # the tools tree is fetched and unpacked from packages

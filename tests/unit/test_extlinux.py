@@ -105,6 +105,21 @@ def test_paths_begin_at_the_file_system_of_boot_and_device_trees_are_copied_to_i
     assert copied.stat().st_mtime == EPOCH
 
 
+def test_a_kernel_that_lies_on_another_file_system_takes_the_place_of_its_link(root: Path) -> None:
+    modules = root / "usr/lib/modules/6.13.0-default"
+    modules.mkdir(parents=True)
+    (modules / "Image").write_text("kernel")
+    link = root / "boot/Image-6.13.0-default"
+    link.symlink_to("../usr/lib/modules/6.13.0-default/Image")
+    assert "\tlinux /usr/lib/modules/6.13.0-default/Image\n" in menu(root, graph())
+    assert link.is_symlink()
+    (root / MENU).write_text(HEAD)
+    assert "\tlinux /Image-6.13.0-default\n" in menu(root, graph(boot="ext4"))
+    assert not link.is_symlink()
+    assert link.read_text() == "kernel"
+    assert {path.stat().st_mtime for path in (link, link.parent)} == {EPOCH}
+
+
 @pytest.mark.parametrize(("of", "kind"), [(graph("xfs"), "xfs"), (graph(boot="btrfs"), "btrfs")])
 def test_a_file_system_that_u_boot_does_not_read_is_refused(root: Path, of: Graph, kind: str) -> None:
     with pytest.raises(DiskLayoutError, match=f"cannot read /boot on {kind}"):

@@ -105,6 +105,18 @@ def test_kernels_come_newest_first_by_number_and_without_what_is_none(root: Path
     assert found[0].initrd == root / "boot/initrd.img-6.12.1-amd64"
 
 
+def test_a_kernel_beside_its_modules_is_found_by_its_link(root: Path) -> None:
+    modules = root / "usr/lib/modules/6.13.0-1-default"
+    modules.mkdir(parents=True)
+    (modules / "vmlinuz").write_text("MZ13")
+    (root / "boot/vmlinuz-6.13.0-1-default").symlink_to("../usr/lib/modules/6.13.0-1-default/vmlinuz")
+    (root / "boot/Image-6.14.0-1-default").symlink_to("/usr/lib/modules/6.14.0-1-default/Image")  # which is gone
+    (root / "boot/initrd-6.13.0-1-default").write_text("initrd")
+    found = kernels(root)[0]
+    assert (found.release, found.image) == ("6.13.0-1-default", modules / "vmlinuz")
+    assert found.initrd == root / "boot/initrd-6.13.0-1-default"
+
+
 def test_the_esp_gets_the_loader_and_an_image_of_each_kernel(root: Path) -> None:
     tools = install(layout(ESP, ROOT), root)
     esp = root / "boot/efi"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dibble.boot.secure_boot import SigningKey
-    from dibble.disk.model import Filesystem, Graph, Layout, Partition
+    from dibble.disk.model import Filesystem, Graph, Layout, Mount, Partition
     from dibble.disk.write import Last
     from dibble.events import Events
     from dibble.sandbox.toolbox import Toolbox
@@ -117,14 +117,17 @@ def boot_image(graph: Graph) -> str:
     return graph.image_of(filesystem.base) if filesystem else graph.images[0].name
 
 
+def mount_of(graph: Graph, path: str) -> Mount | None:
+    """The mount that an absolute path of the tree is under: the one with the longest mount point."""
+    points = {mount.point: mount for mount in graph.mounts if mount.point.startswith("/")}
+    parents = (PurePosixPath(path), *PurePosixPath(path).parents)
+    return next((points[str(parent)] for parent in parents if str(parent) in points), None)
+
+
 def filesystem_of(graph: Graph, path: str) -> Filesystem | None:
     """The file system that holds an absolute path of the tree."""
-    by_name = {filesystem.name: filesystem for filesystem in graph.filesystems}
-    points = {mount.point: mount.base for mount in graph.mounts if mount.point.startswith("/")}
-    for parent in (PurePosixPath(path), *PurePosixPath(path).parents):
-        if str(parent) in points:
-            return by_name[points[str(parent)]]
-    return None
+    mount = mount_of(graph, path)
+    return next((one for one in graph.filesystems if one.name == mount.base), None) if mount else None
 
 
 def esp_directory(graph: Graph, root: Path) -> Path | None:

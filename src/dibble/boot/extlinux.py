@@ -14,7 +14,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from dibble.boot.base import NoCode, filesystem_of
-from dibble.boot.kernels import COMMAND_LINE, kernels
+from dibble.boot.kernels import COMMAND_LINE, bring_near, kernels
 from dibble.boot.verity_root import refuse_verity_root
 from dibble.errors import DiskLayoutError
 
@@ -58,6 +58,7 @@ class Extlinux:
         _check(setup, filesystem)
         apart = filesystem is not filesystem_of(setup.graph, "/")
         line = " ".join((setup.root / COMMAND_LINE).read_text("utf-8").split())
+        bring_near(setup)
         found = kernels(setup.root)
         menu = setup.root / MENU
         text = [*menu.read_text("utf-8").splitlines(), f"default {_label(found[0])}"]

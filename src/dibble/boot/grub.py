@@ -21,6 +21,7 @@ from dibble.boot.base import (
     filesystem_of,
     is_type,
 )
+from dibble.boot.kernels import bring_near
 from dibble.boot.verity_root import refuse_verity_root
 from dibble.disk.sizes import human
 from dibble.errors import DiskLayoutError
@@ -130,6 +131,7 @@ class Grub:
                 hint=f"put /boot on one of {', '.join(_FILESYSTEM_MODULES)}",
                 where=filesystem.where if filesystem else None,
             )
+        bring_near(setup)
         prefix = _on_filesystem(graph, filesystem, path)
         grub = _Grub(setup, directory, filesystem, prefix, _volume_modules(graph, filesystem))
         esp = esp_directory(graph, root)

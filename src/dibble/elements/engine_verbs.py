@@ -6,16 +6,16 @@ A verb reads files and answers; it runs nothing and, but for the two that are gi
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 from dibble.elements.chroot_path import within
 from dibble.elements.readers.package_installs import Squashed, by_element, read_squashed, squash
 from dibble.elements.readers.pkg_map import read_pkg_map
 from dibble.elements.readers.svc_map import merged_services, read_services, service_names
 from dibble.errors import DibbleError, ElementError, PackageError, UsageError
+from dibble.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,15 +56,11 @@ class PackageRequest:
     messages: tuple[str, ...] = ()
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises UsageError where argparse would end the process; `--help` must be asked for as an ordinary option."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog=prog, add_help=False, allow_abbrev=False)
-        self.add_argument("-h", "--help", action="store_true", help="show this text")
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", hint=self.format_usage().strip())
+def _words(verb: str) -> Words:
+    """A verb's words; `--help` must be asked for as an ordinary option."""
+    parser = Words(verb)
+    parser.add_argument("-h", "--help", action="store_true", help="show this text")
+    return parser
 
 
 def package_installs(argv: Sequence[str], context: Context) -> PackageRequest:
@@ -74,7 +70,7 @@ def package_installs(argv: Sequence[str], context: Context) -> PackageRequest:
     empty and the messages hold the command. Raises UsageError, ElementError, and PackageError for names that cannot
     be mapped.
     """
-    parser = Parser("package-installs")
+    parser = _words("package-installs")
     parser.add_argument("--phase", required=True, metavar="PHASE")
     parser.add_argument("--uninstall", action="store_true")
     parser.add_argument("-n", "--noop", action="store_true")
@@ -127,7 +123,7 @@ def squash_package_installs(argv: Sequence[str], context: Context) -> VerbResult
 
     `--path` is accepted, as of old, and not needed. Raises UsageError, ElementError.
     """
-    parser = Parser("package-installs-squash")
+    parser = _words("package-installs-squash")
     parser.add_argument("--elements", metavar="NAMES")
     parser.add_argument("--path", metavar="ELEMENTS_PATH")
     parser.add_argument("outfile", nargs="?", default="-", metavar="OUTFILE")
@@ -153,7 +149,7 @@ def pkg_map(argv: Sequence[str], context: Context) -> VerbResult:
     unmapped names stand for themselves. Distribution and release default to DISTRO_NAME and DIB_RELEASE. The map of
     an element is the one in the target, else the element's own.
     """
-    parser = Parser("pkg-map")
+    parser = _words("pkg-map")
     parser.add_argument("--element", metavar="ELEMENT")
     parser.add_argument("--pkg-map", metavar="FILE")
     parser.add_argument("--distro", metavar="DISTRO", default=context.environment.get("DISTRO_NAME"))
@@ -226,7 +222,7 @@ def svc_map(argv: Sequence[str], context: Context) -> VerbResult:
 def merge_svc_map(argv: Sequence[str], context: Context) -> VerbResult:
     """`OUTFILE`: write the services of all elements, as DISTRO_NAME calls them, as a flat YAML map; `-` is standard
     output. Raises UsageError, and ElementError for a service that two elements map."""
-    parser = Parser("merge-svc-map")
+    parser = _words("merge-svc-map")
     parser.add_argument("outfile", nargs="?", default="-", metavar="OUTFILE")
     options = parser.parse_args(argv)
     if options.help:
@@ -263,5 +259,5 @@ def _written(context: Context, outfile: str, text: str) -> VerbResult:
     return VerbResult()
 
 
-def _help(parser: Parser) -> VerbResult:
+def _help(parser: Words) -> VerbResult:
     return VerbResult(stdout=tuple(parser.format_help().splitlines()))

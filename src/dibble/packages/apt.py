@@ -20,7 +20,7 @@ from dibble.packages.apt_resolve import (
     AptTransaction,
 )
 from dibble.packages.base import BootstrapRequest
-from dibble.packages.bootstrap_words import Words
+from dibble.packages.bootstrap_words import bootstrap_words
 from dibble.packages.dpkg_configure import ENVIRONMENT, FIRST, Target, no_services, progress_of, temporary_awk
 from dibble.packages.dpkg_database import (
     Unpacked,
@@ -63,7 +63,7 @@ class Apt(AptDecisions):
     @staticmethod
     def bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
         """`apt --suite …` as a request. Raises UsageError."""
-        parser = Words("apt")
+        parser = bootstrap_words("apt")
         parser.add_argument("--suite", required=True)
         parser.add_argument("--arch", required=True)
         parser.add_argument("--mirror", action="append", required=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from dibble import registry
-from dibble.errors import PackageError, UsageError
+from dibble.errors import PackageError
+from dibble.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,15 +14,11 @@ if TYPE_CHECKING:
     from dibble.packages.base import BootstrapRequest
 
 
-class Words(argparse.ArgumentParser):
+def bootstrap_words(kind: str) -> Words:
     """A parser for the words of one kind, that one included."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(f"dib-engine bootstrap {kind}", add_help=False)
-        self.add_argument("kind")
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", hint=self.format_usage().strip())
+    parser = Words(f"dib-engine bootstrap {kind}")
+    parser.add_argument("kind")
+    return parser
 
 
 def bootstrap_request(words: Sequence[str]) -> BootstrapRequest:

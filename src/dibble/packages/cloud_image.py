@@ -11,19 +11,19 @@ for again as long as the list says the same.
 
 from __future__ import annotations
 
-import argparse
 import html
 import os
 import re
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from dibble.errors import FetchError, FileGone, NoSuchSuite, SignatureError, UsageError
 from dibble.packages.distfiles import Distfile, Distfiles
 from dibble.packages.signed import Signers
 from dibble.packages.small_files import SmallFiles
+from dibble.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,14 +66,9 @@ class Wanted:
     destination: str
 
 
-class _Words(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", hint=self.format_usage().strip())
-
-
 def wanted_image(words: Sequence[str]) -> Wanted:
     """The words of `fetch-image`. Raises UsageError."""
-    parser = _Words("dib-engine fetch-image", add_help=False)
+    parser = Words("dib-engine fetch-image")
     for name in ("title", "release", "arch", "location", "image", "sums"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--patterns", action="store_true")

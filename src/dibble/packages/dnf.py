@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dibble.errors import FetchError, NoSuchPackage, PackageError
 from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Package, Transaction
-from dibble.packages.bootstrap_words import Words
+from dibble.packages.bootstrap_words import bootstrap_words
 from dibble.packages.dnf_process import DnfProcess
 from dibble.packages.rpm import GROUP, RpmManager, RpmTransaction, known
 from dibble.packages.rpm_database import close_sqlite, database_of, same_initramfs, uses_zypper
@@ -45,7 +45,7 @@ class Dnf(RpmManager):
     @staticmethod
     def bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
         """`dnf --releasever …` as a request: the .repo files and keys are given as texts. Raises UsageError."""
-        parser = Words("dnf")
+        parser = bootstrap_words("dnf")
         parser.add_argument("--releasever", required=True)
         parser.add_argument("--arch", required=True)
         parser.add_argument("--variable", action="append", default=[], metavar="NAME=VALUE")

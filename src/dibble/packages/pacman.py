@@ -17,7 +17,7 @@ from dibble.errors import NotKnownYet, PackageError
 from dibble.packages import pacman_answers as answers
 from dibble.packages import pacman_database as database
 from dibble.packages.base import BootstrapRequest, Download, Package, Transaction, as_data
-from dibble.packages.bootstrap_words import Words
+from dibble.packages.bootstrap_words import bootstrap_words
 from dibble.packages.fetch import fetch_all
 from dibble.packages.pacman_conf import Check
 from dibble.packages.pacman_keys import put_into_image
@@ -90,7 +90,7 @@ class Pacman:
     @staticmethod
     def bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
         """`pacman --arch …` as a request: its mirrors are servers of pacman.conf(5). Raises UsageError."""
-        parser = Words("pacman")
+        parser = bootstrap_words("pacman")
         parser.add_argument("--release", default="rolling")
         parser.add_argument("--arch", required=True)
         parser.add_argument("--server", action="append", required=True, metavar="URL")

@@ -18,7 +18,7 @@ from dibble.errors import NotKnownYet, PackageError
 from dibble.packages import portage_answers as answers
 from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Download, Package, Transaction, as_data
-from dibble.packages.bootstrap_words import Words
+from dibble.packages.bootstrap_words import bootstrap_words
 from dibble.packages.distfiles import Distfile, Distfiles
 from dibble.packages.origin import token_of_url
 from dibble.packages.portage_mirror import Mirror
@@ -109,7 +109,7 @@ class Portage:
     @staticmethod
     def bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
         """`portage --stage …` as a request. Raises UsageError."""
-        parser = Words("portage")
+        parser = bootstrap_words("portage")
         parser.add_argument("--stage", required=True)
         parser.add_argument("--arch", required=True)
         parser.add_argument("--profile", required=True)

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from dibble.errors import PackageError, ToolFailed
 from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Package, Transaction
-from dibble.packages.bootstrap_words import Words
+from dibble.packages.bootstrap_words import bootstrap_words
 from dibble.packages.rpm import GROUP, RpmManager, RpmTransaction, known
 from dibble.packages.rpm_database import RpmDatabase, database_of, same_initramfs, uses_zypper
 from dibble.packages.rpm_metadata import Key, locations
@@ -92,7 +92,7 @@ class Zypper(RpmManager):
     @staticmethod
     def bootstrap_request(words: Sequence[str]) -> BootstrapRequest:
         """`zypper --releasever …` as a request. Raises UsageError."""
-        parser = Words("zypper")
+        parser = bootstrap_words("zypper")
         parser.add_argument("--releasever", required=True)
         parser.add_argument("--arch", required=True)
         parser.add_argument("--repository", action="append", required=True, metavar="NAME=>URL")

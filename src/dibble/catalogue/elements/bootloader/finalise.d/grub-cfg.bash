@@ -99,7 +99,8 @@ name_of_system() {
 # Prints the names of the kernels, newest first; those that only rescue a system come last.
 kernels() {
     local path name version
-    for path in "$ROOT"/boot/vmlinuz-* "$ROOT"/boot/vmlinux-* "$ROOT"/boot/kernel-*; do
+    for path in "$ROOT"/boot/vmlinuz-* "$ROOT"/boot/vmlinux-* "$ROOT"/boot/kernel-* \
+        "$ROOT"/boot/Image-*; do
         name=${path##*/}
         version=${name#*-}
         case "$name" in
