@@ -11,8 +11,8 @@ import stat
 from typing import TYPE_CHECKING, TypeAlias
 
 from dibble.errors import OutputError
-from dibble.tree.inodes import EMPTIED
-from dibble.tree.ustar import BLOCK, HARD_LINK, PAX, TYPES, pax_record, ustar
+from dibble.tree.inodes import EMPTIED, attributes
+from dibble.tree.ustar import BLOCK, HARD_LINK, TYPES, headers, ustar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RECORD = 20 * BLOCK  # GNU tar's blocking factor; an archive ends at a multiple of it
 _BUFFER = 1 << 20
-_MOST_SIZE, _MOST_ID = 8**11, 8**7  # what fields of 12 and of 8 octal digits, the last a NUL, cannot hold
+_STORED = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
 _EMPTIED = tuple(b"./" + name for name in EMPTIED)
 Entry: TypeAlias = tuple[bytes, bytes, os.stat_result]
 """Name in the archive (`./usr`), path, status."""
@@ -69,57 +69,21 @@ class TarWriter:
             first = self._links.setdefault(inode, name)
             if first != name:
                 kind, target, size = HARD_LINK, first, 0
-        attributes = {} if kind == HARD_LINK else attributes_of(path)
-        if kind == b"5":
-            name += b"/"
-        self._header(name, kind, status, size=size, target=target, attributes=attributes)
+        entry = headers(
+            name + b"/" if kind == b"5" else name,
+            kind,
+            mode=stat.S_IMODE(status.st_mode),
+            uid=status.st_uid,
+            gid=status.st_gid,
+            size=size,
+            seconds=min(status.st_mtime_ns // 1_000_000_000, self._epoch),
+            target=target,
+            device=status.st_rdev,
+            attributes=() if kind == HARD_LINK else attributes_of(path),
+        )
+        self._put(entry)
         if size:
             self._content(path, size)
-
-    def _header(
-        self,
-        name: bytes,
-        kind: bytes,
-        status: os.stat_result,
-        *,
-        size: int,
-        target: bytes,
-        attributes: dict[bytes, bytes],
-    ) -> None:
-        mtime = min(status.st_mtime_ns // 1_000_000_000, self._epoch)
-        records: dict[bytes, bytes] = {}
-        if len(name) > 100 or not name.isascii():
-            records[b"path"] = name
-        if target and (len(target) > 100 or not target.isascii()):
-            records[b"linkpath"] = target
-        if size >= _MOST_SIZE:
-            records[b"size"] = b"%d" % size
-        if status.st_uid >= _MOST_ID:
-            records[b"uid"] = b"%d" % status.st_uid
-        if status.st_gid >= _MOST_ID:
-            records[b"gid"] = b"%d" % status.st_gid
-        if not 0 <= mtime < _MOST_SIZE:
-            records[b"mtime"] = b"%d" % mtime
-        for key, value in attributes.items():
-            records[b"SCHILY.xattr." + key] = value
-        if records:
-            body = b"".join(pax_record(key, value) for key, value in records.items())
-            self._put(ustar(b"./PaxHeaders/" + name.rstrip(b"/")[-80:], PAX, size=len(body), mtime=mtime))
-            self._put(body + bytes(-len(body) % BLOCK))
-        device = status.st_rdev if kind in (b"3", b"4") else 0
-        self._put(
-            ustar(
-                name,
-                kind,
-                mode=stat.S_IMODE(status.st_mode),
-                uid=status.st_uid,
-                gid=status.st_gid,
-                size=size,
-                mtime=mtime,
-                target=target,
-                device=device,
-            )
-        )
 
     def _content(self, path: bytes, size: int) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -175,14 +139,6 @@ def is_emptied(name: bytes) -> bool:
     return name in _EMPTIED
 
 
-def attributes_of(path: bytes) -> dict[bytes, bytes]:
-    """The extended attributes that belong to the tree, sorted; not those of an overlay or of the host's policy."""
-    found = {}
-    for text in sorted(os.listxattr(path, follow_symlinks=False)):
-        if text.startswith("user.") and not text.startswith("user.overlay."):
-            wanted = True
-        else:
-            wanted = text in ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
-        if wanted:
-            found[os.fsencode(text)] = os.getxattr(path, text, follow_symlinks=False)
-    return found
+def attributes_of(path: bytes) -> list[tuple[str, bytes]]:
+    """The extended attributes that an archive holds, sorted by name: those that mean the same on every machine."""
+    return [(name, value) for name, value in attributes(path) if name.startswith("user.") or name in _STORED]

@@ -1,7 +1,6 @@
 """A tree as a stream of the POSIX (pax) format, for programs that make a file system of one.
 
-Times are given to the nanosecond from 1970 on, to the second before; the order does not depend on how the host lists
-directories.
+The order does not depend on how the host lists directories.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dibble.errors import OutputError
 from dibble.tree.inodes import attributes
-from dibble.tree.ustar import BLOCK, HARD_LINK, PAX, TYPES, pax_record, ustar
+from dibble.tree.ustar import BLOCK, HARD_LINK, TYPES, headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,37 +65,19 @@ def _content(path: bytes, size: int) -> Iterator[bytes]:
 def _headers(
     name: bytes, kind: bytes, inode: Inode, without: tuple[str, ...], *, size: int = 0, target: bytes = b""
 ) -> bytes:
-    """The header block of an entry, and before it the records of what has no room there."""
-    seconds, rest = divmod(inode.mtime, _SECOND)
-    records: dict[bytes, bytes] = {}
-    if len(name) > 100 or not name.isascii():
-        records[b"path"] = name
-    if len(target) > 100 or not target.isascii():
-        records[b"linkpath"] = target
-    if seconds < 0:  # mkfs.erofs counts a fraction from the wrong side here
-        records[b"mtime"] = b"%d" % seconds
-    elif rest or seconds >= 1 << 33:
-        records[b"mtime"] = b"%d.%09d" % (seconds, rest)
-    for key, number, limit in ((b"size", size, 1 << 33), (b"uid", inode.uid, 1 << 21), (b"gid", inode.gid, 1 << 21)):
-        if number >= limit:
-            records[key] = b"%d" % number
-    if kind != HARD_LINK:
-        for text, value in attributes(inode.path):
-            if not text.startswith(without):
-                records[b"SCHILY.xattr." + os.fsencode(text)] = value
-    block = ustar(
+    seconds, nanoseconds = divmod(inode.mtime, _SECOND)
+    return headers(
         name,
         kind,
         mode=stat.S_IMODE(inode.mode),
         uid=inode.uid,
         gid=inode.gid,
         size=size,
-        mtime=seconds,
+        seconds=seconds,
+        nanoseconds=nanoseconds,
         target=target,
-        device=inode.rdev if kind in (b"3", b"4") else 0,
+        device=inode.rdev,
+        attributes=[]
+        if kind == HARD_LINK
+        else [(text, value) for text, value in attributes(inode.path) if not text.startswith(without)],
     )
-    if not records:
-        return block
-    body = b"".join(pax_record(key, value) for key, value in records.items())
-    own = ustar(b"./PaxHeaders/x", PAX, size=len(body))
-    return own + body + bytes(-len(body) % BLOCK) + block

@@ -6,6 +6,10 @@ import os
 import stat
 import zlib
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 BLOCK = 512
 TYPES = {
@@ -17,8 +21,62 @@ TYPES = {
     stat.S_IFIFO: b"6",
 }
 """Kind of an inode → type flag; sockets have none."""
+_DEVICES = (b"3", b"4")
 HARD_LINK = b"1"
 PAX = b"x"
+_MOST_SIZE, _MOST_ID = 8**11, 8**7
+"""What fields of 12 and of 8 octal digits, the last a NUL, cannot hold."""
+
+
+def headers(
+    name: bytes,
+    kind: bytes,
+    *,
+    mode: int,
+    uid: int,
+    gid: int,
+    size: int,
+    seconds: int,
+    nanoseconds: int = 0,
+    target: bytes = b"",
+    device: int = 0,
+    attributes: Iterable[tuple[str, bytes]] = (),
+) -> bytes:
+    """The header block of an entry, and before it the records of what has no room there.
+
+    `device` counts for device nodes only. A time is given to the nanosecond from 1970 on, to the second before:
+    mkfs.erofs counts a fraction from the wrong side there.
+    """
+    records: dict[bytes, bytes] = {}
+    if len(name) > 100 or not name.isascii():
+        records[b"path"] = name
+    if target and (len(target) > 100 or not target.isascii()):
+        records[b"linkpath"] = target
+    for key, number, limit in ((b"size", size, _MOST_SIZE), (b"uid", uid, _MOST_ID), (b"gid", gid, _MOST_ID)):
+        if number >= limit:
+            records[key] = b"%d" % number
+    if nanoseconds and seconds >= 0:
+        records[b"mtime"] = b"%d.%09d" % (seconds, nanoseconds)
+    elif not 0 <= seconds < _MOST_SIZE:
+        records[b"mtime"] = b"%d" % seconds
+    for text, value in attributes:
+        records[b"SCHILY.xattr." + os.fsencode(text)] = value
+    block = ustar(
+        name,
+        kind,
+        mode=mode,
+        uid=uid,
+        gid=gid,
+        size=size,
+        mtime=seconds,
+        target=target,
+        device=device if kind in _DEVICES else 0,
+    )
+    if not records:
+        return block
+    body = b"".join(pax_record(key, value) for key, value in records.items())
+    own = ustar(b"./PaxHeaders/" + name.rstrip(b"/")[-80:], PAX, size=len(body), mtime=seconds)
+    return own + body + bytes(-len(body) % BLOCK) + block
 
 
 def pax_record(key: bytes, value: bytes) -> bytes:
