@@ -29,6 +29,7 @@ COMMANDS = {
     "packages": "pacman -Q linux mkinitcpio grub openssh file",
     "asked for": "pacman -Qqe | tr '\\n' ' '",
     "whole": "sudo pacman -Qkk 2>&1 | grep '^warning: .*: /'",
+    "network": "networkctl status --no-pager $(ls /sys/class/net | grep ^e) | grep 'Network File'",
     "server": "pacman-conf --repo core Server",
     "keyring": "systemctl show -P Result -P UnitFileState pacman-keyring-init",
 }
@@ -52,10 +53,13 @@ def test_arch_boots_its_packages_are_whole_and_its_container_runs(ordinary_user:
     os.chown(key, ordinary_user.uid, ordinary_user.gid)
     with served(mirror.place) as url:
         env = ordinary_user.environment(
-            DIB_DISTRIBUTION_MIRROR=url, DIB_PACMAN_KEYS=str(key), DIB_DEV_USER_PASSWORD=PASSWORD
+            DIB_ARCH_NETWORK="False",  # dhcp-all-interfaces has networkd do it
+            DIB_DISTRIBUTION_MIRROR=url,
+            DIB_PACMAN_KEYS=str(key),
+            DIB_DEV_USER_PASSWORD=PASSWORD,
         )
         recipe = str(ordinary_user.checkout / announced.RECIPE)
-        words = ("-t", "qcow2,docker", "-p", "file,diffutils", recipe, "arch-minimal", "vm")
+        words = ("-t", "qcow2,docker", "-p", "file,diffutils", recipe, "arch-minimal", "dhcp-all-interfaces", "vm")
         ordinary_user.dibble("build", "-o", "arch", *words, cwd=folder, env=env, timeout=1800)
         place = ordinary_user.directory("arch-container")
         said = container(ordinary_user, folder / "arch.docker", place, IN_CONTAINER).splitlines()
@@ -69,6 +73,7 @@ def test_arch_boots_its_packages_are_whole_and_its_container_runs(ordinary_user:
     assert printed["state"].strip() == "running", printed["failed"]
     assert printed["system"].strip() == "arch"
     assert "was not found" not in printed["packages"]
+    assert printed["network"].endswith("90-dhcp-all-interfaces.network")
     wanted = printed["asked for"].split()
     assert {"base", "diffutils", "file", "grub", "linux", "openssh", "sudo"} <= set(wanted)
     assert "glibc" not in wanted

@@ -21,7 +21,7 @@ set -eu
 mkdir -p "$TARGET_ROOT"/{{etc,proc,sys,dev,tmp,run,root,opt,var/log,var/tmp,usr/bin,usr/sbin,usr/lib,usr/lib64}}
 for name in bin sbin lib lib64; do ln -s usr/$name "$TARGET_ROOT/$name"; done
 programs="bash cat chmod cp cut dirname env find grep head id ls"
-programs="$programs mkdir mkfifo mktemp mv printenv rm sed sleep sort stat touch tr"
+programs="$programs mkdir mkfifo mktemp mv printenv rm sed sleep sort stat touch tr unshare"
 for program in $programs; do
     cp "/usr/bin/$program" "$TARGET_ROOT/usr/bin/"
     for library in $(ldd "/usr/bin/$program" | grep -o '/[^ ]*'); do

@@ -37,6 +37,7 @@ LAYOUT = """
 INSTALL_PACKAGES = """#!/bin/bash
 set -eu
 printf '%s|' "$@" "$OF_THE_ELEMENT" > /etc/asked
+unshare --mount id -u >> /etc/on-their-own
 """
 LINES = ["+ set +o errexit", "set +o xtrace", "the word xtrace", "+ xtrace", "  with blanks ", "the last line"]
 SAYS = "\n".join(f"echo '{line}'" for line in LINES)
@@ -50,7 +51,9 @@ cat > "$TARGET_ROOT/usr/local/bin/install-packages" << 'END'
 {INSTALL_PACKAGES}END
 chmod +x "$TARGET_ROOT/usr/local/bin/install-packages\"""",
     "extra-data.d/50-odd": 'env > "$TMP_MOUNT_PATH/etc/seen-outside"',
-    "install.d/50-odd": f"env > /etc/seen-inside\necho x > '/tmp/left over'\n{SAYS}",
+    "install.d/50-odd": (
+        f"env > /etc/seen-inside\necho x > '/tmp/left over'\n{SAYS}\nunshare --mount id -u > /etc/on-their-own"
+    ),
     "block-device.d/50-odd": 'echo IMAGE_BLOCK_DEVICE=/dev/zero\necho yes > "$TMP_MOUNT_PATH/etc/in-block-device"',
     "finalise.d/50-odd": 'echo "$IMAGE_BLOCK_DEVICE" > /etc/block-device',
     # Still in use when everything is unmounted.
@@ -139,6 +142,11 @@ def test_a_target_without_logs_and_home_of_root_is_built(odd: Odd) -> None:
 
 def test_packages_of_the_command_line_are_installed_with_what_elements_set(odd: Odd) -> None:
     assert odd.text("etc/asked") == "one|two|words|yes|"
+
+
+def test_programs_inside_may_have_mounts_of_their_own(odd: Odd) -> None:
+    """rpm runs scriptlets so, and they fail where the target is no mount point."""
+    assert odd.text("etc/on-their-own").split() == ["0", "0"]
 
 
 def test_output_of_scripts_is_whole_whatever_words_are_in_it(odd: Odd) -> None:

@@ -72,6 +72,8 @@ class MountedTree:
     def surrounded(self, step: Step, masks: Masks, *, system: bool) -> Iterator[None]:
         """Show what a script on the side of `step` sees: its hooks and, with `system`, /proc, /dev and /sys."""
         if system:
+            if step.where != "outside":
+                self.workspace.make_target_a_mount()
             self.workspace.mount_system_in_target()
         try:
             if step.where == "inside":

@@ -314,6 +314,11 @@ class Workspace:
     def unmount_tree(self) -> None:
         mounts.unmount_all(self.build_dir)
 
+    def make_target_a_mount(self) -> None:
+        """Let `/` of a script inside be a mount point: rpm's plugin unshare and unshare(1) change how mounts spread
+        from there, which anything else refuses (mount(2), EINVAL)."""
+        mounts.bind(self.target, self.target, recursive=False)
+
     def mount_system_in_target(self) -> None:
         """The view's /proc, /dev and /sys in the target (contract.md 2.1, step 12)."""
         for name in ("proc", "dev", "sys"):
@@ -351,8 +356,8 @@ class Workspace:
             mounts.bind_at(root, self.view)
 
     def unmount_target(self) -> None:
-        """Take away what was mounted in the target, and the mount point of the hooks."""
-        mounts.unmount_all_below(self.target)
+        """Take away what was mounted on and in the target, and the mount point of the hooks."""
+        mounts.unmount_all(self.target)
         with contextlib.suppress(OSError):  # a script may have used it as its own
             (self.target / "tmp" / "in_target.d").rmdir()
 

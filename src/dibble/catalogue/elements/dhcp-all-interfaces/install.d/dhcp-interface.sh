@@ -22,6 +22,7 @@ fi
 ROOT=${DHCP_ALL_INTERFACES_ROOT:-}
 ENI=$ROOT/etc/network/interfaces
 SCRIPTS=$ROOT/etc/sysconfig/network-scripts
+WICKED=$ROOT/etc/sysconfig/network
 
 say() {
     echo "dhcp-all-interfaces: $*"
@@ -31,7 +32,7 @@ configured() {
     if grep -qsE "^[[:space:]]*iface[[:space:]]+${INTERFACE}[[:space:]]" "$ENI" "$ENI".d/*; then
         return 0
     fi
-    [ -e "$SCRIPTS/ifcfg-$INTERFACE" ]
+    [ -e "$SCRIPTS/ifcfg-$INTERFACE" ] || [ -e "$WICKED/ifcfg-$INTERFACE" ]
 }
 
 # Ethernet (1) and InfiniBand (32); no loopback, tunnels, bridges' ports or parts of a bond.
@@ -81,8 +82,10 @@ if [ -f "$ENI" ]; then
 elif [ -d "$SCRIPTS" ]; then
     printf 'DEVICE=%s\nBOOTPROTO=dhcp\nONBOOT=yes\nNM_CONTROLLED=no\nPERSISTENT_DHCLIENT=1\n' "$INTERFACE" \
         > "$SCRIPTS/ifcfg-$INTERFACE"
+elif [ -d "$WICKED" ]; then
+    printf "STARTMODE='auto'\nBOOTPROTO='dhcp'\n" > "$WICKED/ifcfg-$INTERFACE"
 else
-    say "there is nothing that could look after $INTERFACE: neither ifupdown nor network scripts" >&2
+    say "there is nothing that could look after $INTERFACE: neither ifupdown nor network scripts nor wicked" >&2
     exit 1
 fi
 say "$INTERFACE gets its address by DHCP"
