@@ -80,6 +80,8 @@ def test_power_has_a_prep_partition(element: str, kind: str) -> None:
         ("mbr", "arm64", False),
         ("gpt", "aarch64", False),
         ("gpt", "ppc64el", True),
+        ("gpt", "riscv64", False),
+        ("mbr", "riscv64", False),
         ("efi", "arm64", True),
         ("efi", "ppc64le", False),
     ],
@@ -122,6 +124,10 @@ def test_a_pc_has_the_bios_package_unless_it_boots_from_uefi() -> None:
 
 def test_arm_has_uefi_also_when_no_layout_says_so() -> None:
     assert grub_packages("arm64") == {"grub-efi-arm64"}
+
+
+def test_so_has_riscv() -> None:
+    assert grub_packages("riscv64") == {"grub-efi-riscv64"}
 
 
 def test_power_has_open_firmware() -> None:
@@ -318,6 +324,7 @@ def test_consoles_follow_the_architecture() -> None:
     assert bash(show, ARCH="arm64").stdout == "ttyAMA0 tty0"
     assert bash(show, ARCH="armhf").stdout == "ttyAMA0 tty0"
     assert bash(show, ARCH="ppc64el").stdout == "hvc0 tty0"
+    assert bash(show, ARCH="riscv64").stdout == "ttyS0,115200 tty0"
     given = bash(show, ARCH="amd64", DIB_BOOTLOADER_SERIAL_CONSOLE="ttyS1", DIB_BOOTLOADER_VIRTUAL_TERMINAL="")
     assert given.stdout == "ttyS1 "
 

@@ -308,7 +308,15 @@ def test_the_ramdisk_element_can_be_chosen(catalogue: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arch", "layout"),
-    [("amd64", "mbr"), ("arm64", "efi"), ("aarch64", "efi"), ("armhf", "mbr"), ("ppc64el", "mbr"), ("", "mbr")],
+    [
+        ("amd64", "mbr"),
+        ("arm64", "efi"),
+        ("aarch64", "efi"),
+        ("riscv64", "efi"),
+        ("armhf", "mbr"),
+        ("ppc64el", "mbr"),
+        ("", "mbr"),
+    ],
 )
 def test_vm_gets_a_block_device_that_suits_the_architecture(catalogue: Path, arch: str, layout: str) -> None:
     assert names(["vm", "system"], catalogue, arch=arch) == [f"block-device-{layout}", "vm", "system"]

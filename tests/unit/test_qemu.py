@@ -52,6 +52,7 @@ PREP = "9e1a2d38-c612-4316-aa26-8b49521e5a8b"
 ROOT_ARM64 = "b921b045-1df0-41c3-af44-4c6f280d3fae"
 ROOT_ARMHF = "69dad710-2ce4-4e3c-b16c-21a1d49abed3"
 ROOT_PPC64EL = "c31c45e6-3f39-412e-80fb-4809c4980599"
+ROOT_RISCV64 = "72ec70a6-cf74-40e6-bd49-4bda08e8f224"
 
 
 def guest(**changes: object) -> Guest:
@@ -159,6 +160,15 @@ def test_armhf_runs_on_virt_with_all_devices_where_a_kernel_without_lpae_reaches
     assert "-kernel /zImage -append console=ttyAMA0 quiet " in kernel
 
 
+def test_riscv64_runs_on_virt_by_uefi_or_a_kernel_of_its_own() -> None:
+    found = line(arch="riscv64", flash=Flash("/code", "/vars"))
+    assert found.startswith("qemu-system-riscv64 ")
+    assert "-machine virt" in found
+    assert "file=/code " in found
+    kernel = line(arch="riscv64", image="/Image", direct=Direct(append="quiet"))
+    assert "-kernel /Image -append console=ttyS0,115200 quiet " in kernel
+
+
 def test_i386_runs_on_the_program_for_amd64() -> None:
     assert line(arch="i386").startswith("qemu-system-x86_64 ")
 
@@ -187,6 +197,7 @@ def test_every_guest_has_a_group_of_tools_on_every_machine() -> None:
                 "arm64": ("qemu-system-arm", "qemu-efi-aarch64"),
                 "armhf": ("qemu-system-arm", "qemu-efi-arm"),
                 "ppc64el": ("qemu-system-ppc", "qemu-system-ppc"),
+                "riscv64": ("qemu-system-riscv", "qemu-efi-riscv64"),
             }.get(arch, ("qemu-system-x86", "ovmf"))
             assert program in packages
             assert firmware in packages
@@ -296,8 +307,8 @@ def test_the_firmware_is_the_one_that_the_disk_is_made_for(head: bytes, firmware
     assert firmware_for(partitions_of(head), "amd64") == firmware
 
 
-@pytest.mark.parametrize("arch", ["arm64", "armhf"])
-def test_arm_has_uefi_whatever_is_on_the_disk(arch: str) -> None:
+@pytest.mark.parametrize("arch", ["arm64", "armhf", "riscv64"])
+def test_some_have_uefi_whatever_is_on_the_disk(arch: str) -> None:
     assert firmware_for(Partitions("none"), arch) == "uefi"
 
 
@@ -305,6 +316,7 @@ def test_the_architecture_is_told_by_the_type_of_the_root_partition() -> None:
     assert arch_for(partitions_of(gpt([ESP, ROOT_ARM64]))) == "arm64"
     assert arch_for(partitions_of(gpt([ESP, ROOT_ARMHF]))) == "armhf"
     assert arch_for(partitions_of(gpt([ROOT_PPC64EL]))) == "ppc64el"
+    assert arch_for(partitions_of(gpt([ESP, ROOT_RISCV64]))) == "riscv64"
     assert arch_for(partitions_of(gpt([ESP, LINUX_DATA]))) is None
 
 
@@ -352,7 +364,9 @@ def test_a_prep_partition_tells_of_power(head: bytes) -> None:
     assert firmware_for(partitions_of(head), "ppc64el") == "slof"
 
 
-@pytest.mark.parametrize("head", [bytes(0x202) + b"HdrS", bytes(56) + b"ARM\x64", bytes(0x24) + b"\x18\x28\x6f\x01"])
+@pytest.mark.parametrize(
+    "head", [bytes(0x202) + b"HdrS", bytes(56) + b"ARM\x64", bytes(56) + b"RSC\x05", bytes(0x24) + b"\x18\x28\x6f\x01"]
+)
 def test_a_kernel_is_told_by_its_head(head: bytes) -> None:
     assert image_head.is_kernel(head + bytes(512))
     assert not image_head.is_kernel(head[:-1] + bytes(512))

@@ -29,7 +29,13 @@ BIOS_BOOT_TYPES = frozenset({"EF02", "21686148-6449-6E6F-744E-656564454649"})
 """BIOS boot partition of GPT disks, where GRUB keeps its core image."""
 
 
-EFI_LOADERS = {"amd64": "BOOTX64.EFI", "arm64": "BOOTAA64.EFI", "i386": "BOOTIA32.EFI", "armhf": "BOOTARM.EFI"}
+EFI_LOADERS = {
+    "amd64": "BOOTX64.EFI",
+    "arm64": "BOOTAA64.EFI",
+    "i386": "BOOTIA32.EFI",
+    "armhf": "BOOTARM.EFI",
+    "riscv64": "BOOTRISCV64.EFI",
+}
 """Architecture → the loader in EFI/BOOT that firmware starts by itself (UEFI 2.10, table 3.2)."""
 
 

@@ -39,7 +39,13 @@ DIRECTORIES = ("boot/grub", "boot/grub2")
 _MODULE_DIRECTORIES = ("usr/lib/grub", "usr/share/grub2")
 BIOS_FORMAT = "i386-pc"
 PREP_FORMAT = "powerpc-ieee1275"
-EFI_FORMATS = {"amd64": "x86_64-efi", "arm64": "arm64-efi", "i386": "i386-efi", "armhf": "arm-efi"}
+EFI_FORMATS = {
+    "amd64": "x86_64-efi",
+    "arm64": "arm64-efi",
+    "i386": "i386-efi",
+    "armhf": "arm-efi",
+    "riscv64": "riscv64-efi",
+}
 _POWER = ("ppc64el", "ppc64", "powerpc")
 # Enough to read any grub.cfg of a kernel on a plain disk without one more module from /boot.
 MODULES = (

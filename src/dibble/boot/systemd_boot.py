@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dibble.disk.model import Layout
     from dibble.disk.volumes.verity import Verity
 
-_EFI_NAMES = {"amd64": "x64", "arm64": "aa64", "i386": "ia32", "armhf": "arm"}
+_EFI_NAMES = {"amd64": "x64", "arm64": "aa64", "i386": "ia32", "armhf": "arm", "riscv64": "riscv64"}
 _PARTS = "usr/lib/systemd/boot/efi"
 _MENU_SECONDS = 3  # systemd-boot's own default is not to show a menu; a key held down shows it all the same
 

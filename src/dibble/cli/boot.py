@@ -55,7 +55,7 @@ _MOMENTS = {
 @click.option(
     "-a",
     "--arch",
-    type=click.Choice(["auto", "amd64", "i386", "arm64", "armhf", "ppc64el"]),
+    type=click.Choice(["auto", "amd64", "i386", "arm64", "armhf", "ppc64el", "riscv64"]),
     default="auto",
     help="Default: by the image.",
 )

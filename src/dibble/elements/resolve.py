@@ -120,8 +120,9 @@ def resolve_in(
 
 
 def _default_block_device(arch: str) -> str:
-    """The layout that `vm` gets when no element provides one: Arm machines boot by UEFI (contract.md 3.3)."""
-    return "block-device-efi" if "arm64" in arch or "aarch64" in arch else "block-device-mbr"
+    """The layout that `vm` gets when no element provides one: some boot by UEFI only, as Arm (contract.md 3.3)."""
+    by_uefi = ("arm64", "aarch64", "riscv64")
+    return "block-device-efi" if any(word in arch for word in by_uefi) else "block-device-mbr"
 
 
 class _Lists:

@@ -31,6 +31,7 @@ _FIRMWARE = {
     "arm64": ("uefi", "u-boot"),
     "armhf": ("uefi", "u-boot"),
     "ppc64el": ("slof",),
+    "riscv64": ("uefi",),
 }
 """Architecture of a machine → what may start it."""
 

@@ -38,6 +38,7 @@ _ROOT_OF = {  # the Discoverable Partitions Specification
     "b921b045-1df0-41c3-af44-4c6f280d3fae": "arm64",
     "69dad710-2ce4-4e3c-b16c-21a1d49abed3": "armhf",
     "c31c45e6-3f39-412e-80fb-4809c4980599": "ppc64el",
+    "72ec70a6-cf74-40e6-bd49-4bda08e8f224": "riscv64",
 }
 _MBR_ESP = 0xEF
 _PREP = ("9e1a2d38-c612-4316-aa26-8b49521e5a8b", "41")  # where Power's firmware finds a boot loader
@@ -78,12 +79,14 @@ def _has_footer(image: Path) -> bool:
 
 
 def is_kernel(head: bytes) -> bool:
-    """Whether a file is a Linux kernel that QEMU can start: a bzImage, an arm64 Image, or a zImage of 32-bit Arm.
+    """Whether a file is a Linux kernel that QEMU can start: a bzImage, an Image of arm64 or riscv64, or a zImage of
+    32-bit Arm.
 
     A disk for BIOS has code at the first place and "HdrS" nowhere near. Source: Linux, Documentation/arch/x86/boot.rst
-    (0x202), Documentation/arch/arm64/booting.rst (56) and arch/arm/boot/compressed/head.S (0x24).
+    (0x202), Documentation/arch/arm64/booting.rst (56), Documentation/arch/riscv/boot-image-header.rst (56)
+    and arch/arm/boot/compressed/head.S (0x24).
     """
-    return head[0x202:0x206] == b"HdrS" or head[56:60] == b"ARM\x64" or head[0x24:0x28] == _ZIMAGE
+    return head[0x202:0x206] == b"HdrS" or head[56:60] in (b"ARM\x64", b"RSC\x05") or head[0x24:0x28] == _ZIMAGE
 
 
 def is_cd(head: bytes) -> bool:
@@ -119,7 +122,7 @@ def _gpt_types(head: bytes, sector: int) -> tuple[str, ...]:
 
 def firmware_for(partitions: Partitions, arch: str) -> FirmwareKind:
     """The firmware that a disk is made for; BIOS where the disk suits both."""
-    if arch in ("arm64", "armhf"):
+    if arch in ("arm64", "armhf", "riscv64"):
         return "uefi"
     if arch == "ppc64el":
         return "slof"

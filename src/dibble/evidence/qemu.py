@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from dibble.sandbox.process import Running
     from dibble.sandbox.toolbox import Toolbox
 
-Arch = Literal["amd64", "i386", "arm64", "armhf", "ppc64el"]
-ARCHITECTURES: tuple[Arch, ...] = ("amd64", "i386", "arm64", "armhf", "ppc64el")
+Arch = Literal["amd64", "i386", "arm64", "armhf", "ppc64el", "riscv64"]
+ARCHITECTURES: tuple[Arch, ...] = ("amd64", "i386", "arm64", "armhf", "ppc64el", "riscv64")
 
 PROBE_S = 3.0
 """Seconds within which a guest under KVM must have said something; it takes some 50 ms."""
@@ -53,6 +53,7 @@ _PROGRAMS = {
     "arm64": "qemu-system-aarch64",
     "armhf": "qemu-system-arm",
     "ppc64el": "qemu-system-ppc64",
+    "riscv64": "qemu-system-riscv64",
 }
 # A fifth level of page tables costs 5 % of a boot, and pointer keys on arm64's max more; Debian's ppc64el wants POWER8
 # at least.
@@ -62,6 +63,7 @@ _EMULATED_CPU = {
     "arm64": "cortex-a57",
     "armhf": "cortex-a15",
     "ppc64el": "power9",
+    "riscv64": "rv64",
 }
 
 _CONSOLES = {
@@ -70,6 +72,7 @@ _CONSOLES = {
     "arm64": "ttyAMA0",
     "armhf": "ttyAMA0",
     "ppc64el": "hvc0",
+    "riscv64": "ttyS0,115200",
 }
 """The kernel's names of the machines' first serial line."""
 
@@ -91,12 +94,17 @@ _UEFI: dict[str, tuple[tuple[str, str], ...]] = {
         ("/usr/share/edk2/arm/QEMU_EFI-pflash.raw", "/usr/share/edk2/arm/vars-template-pflash.raw"),
         ("/usr/share/qemu/aavmf-aarch32-code.bin", "/usr/share/qemu/aavmf-aarch32-vars.bin"),
     ),
+    "riscv64": (
+        ("/usr/share/qemu-efi-riscv64/RISCV_VIRT_CODE.fd", "/usr/share/qemu-efi-riscv64/RISCV_VIRT_VARS.fd"),
+        ("/usr/share/edk2/riscv/RISCV_VIRT_CODE.fd", "/usr/share/edk2/riscv/RISCV_VIRT_VARS.fd"),
+    ),
 }
 
 _NO_UEFI = {
     "i386": "boot with --firmware bios, or with --arch amd64 if the image is for that",
     "arm64": "install it (Debian: qemu-efi-aarch64), or boot with --firmware u-boot",
     "armhf": "install it (Debian: qemu-efi-arm), or boot with --firmware u-boot",
+    "riscv64": "install it (Debian: qemu-efi-riscv64)",
 }
 """What to do where there is no UEFI firmware for a guest."""
 
@@ -212,6 +220,8 @@ def _machine(guest: Guest) -> str:
     if guest.arch == "ppc64el":
         # Its firmware, SLOF, is part of QEMU. TCG has nothing against what these are there for, and would say so.
         return "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken"
+    if guest.arch == "riscv64":
+        return "virt"  # QEMU starts OpenSBI by itself, and that what is in the flash, or the kernel
     secure = ",smm=on" if guest.flash and guest.flash.secure else ""
     return f"q35,graphics=off{secure}"  # graphics=off: SeaBIOS, and GRUB through it, talk on the serial line
 

@@ -66,6 +66,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "qemu-system-arm64": ("qemu-efi-aarch64", "qemu-system-arm"),
         "qemu-system-armhf": ("qemu-efi-arm", "qemu-system-arm"),
         "qemu-system-ppc64el": ("qemu-system-ppc",),
+        "qemu-system-riscv64": ("qemu-efi-riscv64", "qemu-system-riscv"),
     },
     "arm64": {
         CORE: (*_CORE, "grub-efi-arm64-bin"),
@@ -74,6 +75,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "qemu-system-amd64": ("ovmf", "qemu-system-x86", "seabios"),
         "qemu-system-armhf": ("qemu-efi-arm", "qemu-system-arm"),
         "qemu-system-ppc64el": ("qemu-system-ppc",),
+        "qemu-system-riscv64": ("qemu-efi-riscv64", "qemu-system-riscv"),
     },
 }
 """Architecture of the machine that builds → group → the packages wanted; their dependencies are found by `update`."""

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 case "${ARCH:-}" in
-    *arm64* | *aarch64*)
+    *arm64* | *aarch64* | riscv64)
         echo "block-device-gpt: $ARCH machines boot with UEFI only. Use the element block-device-efi." >&2
         exit 1
         ;;

@@ -8,6 +8,10 @@ case "${ARCH:-}" in
         # For an image without a block-device element; such an element sets its own value after this.
         export DIB_BLOCK_DEVICE=${DIB_BLOCK_DEVICE:-efi}
         ;;
+    riscv64)
+        export DIB_BOOTLOADER_SERIAL_CONSOLE=${DIB_BOOTLOADER_SERIAL_CONSOLE:-ttyS0,115200}
+        export DIB_BLOCK_DEVICE=${DIB_BLOCK_DEVICE:-efi}
+        ;;
     armhf)
         export DIB_BOOTLOADER_SERIAL_CONSOLE=${DIB_BOOTLOADER_SERIAL_CONSOLE:-ttyAMA0}
         ;;
