@@ -210,6 +210,27 @@ def test_the_general_mirror_goes_before_debians_own_variable_and_the_hosts() -> 
     assert found["DIB_DISTRIBUTION_MIRROR"] == "http://one/debian"
 
 
+@pytest.mark.parametrize(
+    ("arch", "mirror"),
+    [
+        ("amd64", "http://archive.ubuntu.com/ubuntu"),
+        ("i386", "http://archive.ubuntu.com/ubuntu"),
+        ("arm64", "http://ports.ubuntu.com/ubuntu-ports"),
+        ("riscv64", "http://ports.ubuntu.com/ubuntu-ports"),
+    ],
+)
+def test_ubuntu_has_an_archive_of_its_own_for_other_machines_than_pcs(arch: str, mirror: str) -> None:
+    found = environment_after(["ubuntu-common", "ubuntu-minimal"], ARCH=arch)
+    assert found["DIB_DISTRIBUTION_MIRROR"] == mirror
+    assert found["DIB_DEBOOTSTRAP_SOURCES"].splitlines() == [
+        f"deb {mirror} noble-{pocket} main universe" for pocket in ("updates", "security")
+    ]
+    own = environment_after(
+        ["ubuntu-common", "ubuntu-minimal"], ARCH=arch, DIB_DISTRIBUTION_MIRROR="http://near.example/mine"
+    )
+    assert own["DIB_DISTRIBUTION_MIRROR"] == "http://near.example/mine"
+
+
 def test_a_release_has_updates_and_security_updates() -> None:
     names = [line.partition(":")[0] for line in sources(DIB_RELEASE="trixie")]
     assert names == ["default", "updates", "security"]
