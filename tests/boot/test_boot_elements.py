@@ -36,7 +36,7 @@ def built_and_booted(name: str, elements: str, user: str, commands: dict[str, st
     person = ourselves()
     directory = person.directory(f"boot-{name}")
     env = person.environment(DIB_RELEASE="trixie", **variables)
-    words = ("build", "-o", "image", "debian-minimal", "vm", "growroot", *elements.split())
+    words = ("build", "-u", "-o", "image", "debian-minimal", "vm", "growroot", *elements.split())
     person.dibble(*words, cwd=directory, env=env, timeout=1800)
     image = directory / "image.qcow2"
     grow(image)

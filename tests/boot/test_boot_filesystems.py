@@ -161,7 +161,7 @@ def built(
     if secret is not None:
         (directory / "secret").write_text(secret + "\n")
         options = ["--secret", "disk=secret"]
-    person.dibble("build", "-o", "image", *options, *elements, cwd=directory, env=env, timeout=1800)
+    person.dibble("build", "-u", "-o", "image", *options, *elements, cwd=directory, env=env, timeout=1800)
     grow(directory / "image.qcow2")
     return directory / "image.qcow2"
 
