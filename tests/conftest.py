@@ -32,14 +32,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Where Debian keeps e2fsck and its like, which an ordinary user's PATH leaves out.
 os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
 DEBIAN_PACKAGES = Path(__file__).parent / "debian-packages"
+# Which file comes right behind which other, whose images it builds as well: later, their layers have been removed.
+BEHIND = {"build/test_ramdisk.py": "boot/test_ramdisk_boot.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test its time limit."""
+    """Give every test its time limit, and every file its place."""
+    first: dict[str, int] = {}
+    for number, item in enumerate(items):
+        first.setdefault(_file(item), number)
+    items.sort(key=lambda item: first.get(BEHIND.get(_file(item), ""), first[_file(item)]))
     for item in items:
         kinds = [kind for kind in TIME_LIMITS if item.get_closest_marker(kind)]
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(max([TIME_LIMITS[kind] for kind in kinds], default=60)))
+
+
+def _file(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).as_posix()
 
 
 @pytest.fixture(autouse=True)
