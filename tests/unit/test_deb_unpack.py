@@ -15,6 +15,7 @@ from typing import IO, Literal
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from tests.unit import needed
 from tests.unit.debs import COMPRESSORS, CONTROL, FORMATS, ME, ROOT, File, ar_of, deb_of, tar_of
 
 from dibble.errors import HostError, PackageError, StoreError
@@ -374,7 +375,7 @@ def test_what_was_put_in_comes_out(tmp_path: Path, files: list[File], suffix: st
     assert listed == [*("/" + os.path.normpath(file.name) for file in files), ""]
 
 
-@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="compares with dpkg-deb")
+@needed.programs("dpkg-deb")
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=packages())
 def test_the_tree_is_that_of_dpkg_deb(tmp_path: Path, files: list[File]) -> None:

@@ -4,6 +4,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit import needed
 
 from dibble.cli import dib_lint
 from dibble.elements.lint import EXCLUDABLE, Finding, lint
@@ -311,6 +312,7 @@ def test_rules_are_switched_off_in_tox_ini(here: Path, elements: Elements, capsy
     assert "tox.ini" in capsys.readouterr().err
 
 
+@needed.programs("git")
 def test_files_that_git_ignores_are_skipped(here: Path, elements: Elements) -> None:
     elements.script("  echo", "install.d/20-ignored")
     elements.write("scratch/x.md", "x\n")

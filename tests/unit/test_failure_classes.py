@@ -92,7 +92,7 @@ def test_a_full_disk_is_known_by_the_systems_number_also_in_another_process() ->
 
 def test_our_own_output_on_a_full_disk_is_told_as_such() -> None:
     argv = [sys.executable, "-m", "dibble", "--help"]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    env = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(argv, env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
         assert done.returncode == 1

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pysequoia import SignatureMode, Tsk, sign
 from tests.serving import served
+from tests.unit import needed
 from tests.unit.hook_build import ELEMENTS, HookBuild, after
 
 from dibble.errors import NoSuchPackage, PackageError, SignatureError, UsageError
@@ -200,6 +201,7 @@ def test_a_server_stands_for_many() -> None:
 # --- keys and signatures
 
 
+@needed.programs("gpg", "gpgv")
 def test_of_a_keyring_those_count_that_enough_trusted_ones_have_signed(tmp_path: Path) -> None:
     """Three masters, of whom two are trusted only marginally: as Arch has it, one signature is too few."""
     home = tmp_path / "gpg"
@@ -256,6 +258,7 @@ def test_keys_that_are_given_count_and_an_image_is_told_of_them(tmp_path: Path) 
     assert pysequoia.Cert.split_bytes((place / "image.gpg").read_bytes())[0].fingerprint == key.fingerprint
 
 
+@needed.programs("gpgv")
 def test_each_package_is_held_against_its_signature_wherever_that_is(tmp_path: Path) -> None:
     secret, stranger = Tsk.generate(user_id="Packager <a@b>"), Tsk.generate(user_id="Stranger <c@d>")
     file = tmp_path / "served/a.pkg"

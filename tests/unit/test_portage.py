@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from typing import TYPE_CHECKING
 
 import pysequoia
 import pytest
 from pysequoia import SignatureMode, Tsk, sign
 from tests.serving import served
+from tests.unit import needed
 from tests.unit.hook_build import SYSTEM
 
 from dibble.errors import FetchError, FileGone, PackageError, SignatureError, UsageError
@@ -145,15 +145,13 @@ def test_the_words_of_a_bootstrap_are_read_and_a_missing_one_is_named() -> None:
 
 # --- signatures
 
-needs_gpgv = pytest.mark.skipif(not shutil.which("gpgv"), reason="gpgv is not installed")
-
 
 def signers(keys: list[Tsk], place: Path, *fingerprints: str) -> Signers:
     texts = [str(key.extract_certificate()).encode() for key in keys]
     return Signers(texts, fingerprints, place, HostToolbox(), hint="give the key")
 
 
-@needs_gpgv
+@needed.programs("gpgv")
 def test_what_is_signed_is_read_and_another_key_or_none_is_named(tmp_path: Path) -> None:
     good, other = (Tsk.generate(user_id=f"{name} <{name}@example.org>") for name in ("good", "other"))
     trusted = signers([good], tmp_path / "keys")
@@ -179,8 +177,7 @@ def test_what_is_signed_is_read_and_another_key_or_none_is_named(tmp_path: Path)
     assert list(signers([good, other], tmp_path / "keys", fingerprint).keys) == [fingerprint]
 
 
-@needs_gpgv
-@pytest.mark.skipif(not shutil.which("gpg"), reason="gpg is not installed")
+@needed.programs("gpg", "gpgv")
 def test_a_key_that_has_expired_does_not_count(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit import needed
 from tests.unit.test_request import compatible
 
 from dibble.cli import disk_image_create
@@ -180,7 +181,7 @@ def test_the_newest_kernel_is_taken_unless_one_is_asked_for(tree: Path) -> None:
     assert making(tree, "DIB_KERNEL_VERSION=6.1 find_kernel_version").strip() == "6.1"
 
 
-@pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
+@needed.programs("cpio")
 def test_the_same_tree_gives_the_same_ramdisk(tree: Path) -> None:
     for number in ("1", "2"):
         shutil.rmtree(tree / "mnt")

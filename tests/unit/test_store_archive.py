@@ -20,6 +20,7 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.unit import needed
 
 from dibble.store.archive import CHUNK, Archive, NotPortable, pack, unpack
 from dibble.store.refused import EntryRefused
@@ -225,7 +226,7 @@ def test_a_socket_is_named_and_not_packed(tmp_path: Path) -> None:
             packed(tmp_path, "0")
 
 
-@pytest.mark.skipif(not ROOT, reason="making a device needs root")
+@needed.devices()
 def test_a_device_is_named_and_not_packed(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     os.mknod(tmp_path / "0/null", stat.S_IFCHR | 0o600, os.makedev(1, 3))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit import needed
 from tests.unit.output_values import EPOCH, request
 
 from dibble.events import Events
@@ -83,7 +84,7 @@ def test_owners_are_numbers_and_modes_are_whole(root: Path) -> None:
     assert found["./file"].uname == found["./file"].gname == ""
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away and makes devices")
+@needed.devices()
 def test_great_owners_and_devices_are_stored(root: Path) -> None:
     (root / "file").touch()
     os.chown(root / "file", 1_000_000, 3_000_000)
