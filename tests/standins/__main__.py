@@ -108,7 +108,7 @@ def main() -> None:
     )
     parser.add_argument("--arch", default=host_arch(), help="the architecture, as Debian calls it (%(default)s)")
     parser.add_argument("--port", type=int, default=8044, help="of the first; the others follow (%(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # `matrix --port N FILE OUT` too
     matrix: Any = None
     if options.verb == "matrix":
         if len(options.names) != 2:
