@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.unit.hook_build import SYSTEM, HookBuild, run_inside
+from tests.unit.hook_build import HookBuild, run_inside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ def tools_without(tmp_path: Path, missing: str) -> Path:
     """A directory with the programs of this machine but one."""
     place = tmp_path / "tools"
     place.mkdir()
-    for name in ("bash", "grep", "env"):
+    for name in ("bash", "grep", "env", "mkdir"):
         (place / name).symlink_to(shutil.which(name) or "")
     assert not (place / missing).exists()
     return place
@@ -45,8 +45,9 @@ def test_settings_are_written_for_whatever_makes_the_ramdisk(
     tmp_path: Path, initramfs_tools: bool, dracut: bool
 ) -> None:
     build = build_with(tmp_path, initramfs_tools=initramfs_tools, dracut=dracut)
-    run_inside(build, SETTINGS)
-    run_inside(build, SETTINGS)  # once more changes nothing
+    env = {"PATH": f"{build.bin}:{tools_without(tmp_path, 'dracut')}"}
+    run_inside(build, SETTINGS, env=env)
+    run_inside(build, SETTINGS, env=env)  # once more changes nothing
     modules = build.target / "etc/initramfs-tools/modules"
     settings = build.target / "etc/dracut.conf.d/60-lvm.conf"
     assert (modules.read_text().split("\n")[1:-1] if initramfs_tools else MODULES) == MODULES
@@ -56,7 +57,7 @@ def test_settings_are_written_for_whatever_makes_the_ramdisk(
 
 def test_an_image_that_has_neither_is_refused(tmp_path: Path) -> None:
     build = build_with(tmp_path, initramfs_tools=False, dracut=False)
-    done = run_inside(build, SETTINGS, status=1, env={"PATH": f"{build.bin}:{SYSTEM}"})
+    done = run_inside(build, SETTINGS, status=1, env={"PATH": f"{build.bin}:{tools_without(tmp_path, 'dracut')}"})
     assert "neither initramfs-tools nor dracut" in done.output
 
 

@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit import needed
 from tests.unit.hook_build import ELEMENTS, SYSTEM, HookBuild
 
 from dibble.sandbox.process import run
@@ -245,6 +246,7 @@ def test_only_the_chosen_kind_of_installation_runs(
     assert installed_kinds(build, variables) == scripts
 
 
+@needed.programs("cmp")
 def test_build_commands_leave_the_image_and_others_stay(build: HookBuild) -> None:
     place = build.target / "usr/local/bin"
     place.mkdir(parents=True)

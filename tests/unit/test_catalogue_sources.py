@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit import needed
 from tests.unit.hook_build import SYSTEM, HookBuild
 
 from dibble.sandbox.process import run
@@ -38,6 +39,7 @@ def test_a_download_replaces_an_old_file(build: HookBuild) -> None:
     assert [path.name for path in build.cache.iterdir()] == ["f"]
 
 
+@needed.programs("cmp")
 def test_a_download_that_changes_nothing_leaves_the_file_alone(build: HookBuild) -> None:
     file = build.cache / "f"
     file.write_text("same\n")

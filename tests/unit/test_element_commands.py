@@ -130,7 +130,7 @@ class Host:
     def command(self, root: Path, end: str) -> None:
         (root / "bin").mkdir(exist_ok=True)
         program = root / "bin/install-packages"
-        program.write_text(f'#!/bin/sh\necho "$@" >> {self.calls}\n{end}\n')
+        program.write_text(f'#!/bin/bash\nprintf "%s\\n" "$*" >> {self.calls}\n{end}\n')
         program.chmod(0o755)
 
 

@@ -40,7 +40,7 @@ def asked(build: HookBuild) -> list[str]:
 
 def test_dnf_installs_and_marks_what_was_asked_for(build: HookBuild) -> None:
     dnf(build)
-    done = build.run("yum/bin/install-packages", "vim", "absent", "@core", env={"YUM": "dnf"})
+    done = run_inside(build, "yum/bin/install-packages", "vim", "absent", "@core", env={"YUM": "dnf"})
     assert asked(build) == [
         "dnf -y -v install --setopt=strict=0 vim absent @core",
         "dnf -q mark install vim-real",
@@ -50,13 +50,13 @@ def test_dnf_installs_and_marks_what_was_asked_for(build: HookBuild) -> None:
 
 def test_one_package_that_is_not_there_is_not_passed_over(build: HookBuild) -> None:
     dnf(build)
-    build.run("yum/bin/install-packages", "vim", env={"YUM": "dnf"})
+    run_inside(build, "yum/bin/install-packages", "vim", env={"YUM": "dnf"})
     assert asked(build)[0] == "dnf -y -v install vim"
 
 
 def test_dnf5_is_asked_in_its_own_words(build: HookBuild) -> None:
     dnf(build, "dnf5 version 5.2.8")
-    build.run("yum/bin/install-packages", "a", "b", env={"YUM": "dnf", "YUM_FLAGS": "-y -v --nobest"})
+    run_inside(build, "yum/bin/install-packages", "a", "b", env={"YUM": "dnf", "YUM_FLAGS": "-y -v --nobest"})
     assert asked(build) == [
         "dnf -y --nobest install --skip-unavailable a b",
         "dnf -y mark user a-real b-real",
@@ -73,7 +73,7 @@ def test_dnf5_is_asked_in_its_own_words(build: HookBuild) -> None:
 )
 def test_dnf_upgrades_removes_and_downloads(build: HookBuild, words: list[str], call: str) -> None:
     dnf(build)
-    build.run("yum/bin/install-packages", *words, env={"YUM": "dnf"})
+    run_inside(build, "yum/bin/install-packages", *words, env={"YUM": "dnf"})
     assert asked(build) == [call]
 
 
@@ -81,8 +81,8 @@ def test_names_go_through_the_map_of_an_element_else_through_map_packages(build:
     dnf(build)
     build.fake("pkg-map", "echo mapped")
     build.fake("map-packages", "echo old-mapped")
-    build.run("yum/bin/install-packages", "-m", "web", "x", env={"YUM": "dnf"})
-    build.run("yum/bin/install-packages", "x", env={"YUM": "dnf"})
+    run_inside(build, "yum/bin/install-packages", "-m", "web", "x", env={"YUM": "dnf"})
+    run_inside(build, "yum/bin/install-packages", "x", env={"YUM": "dnf"})
     assert [call for call in asked(build) if "-v install" in call] == [
         "dnf -y -v install mapped",
         "dnf -y -v install old-mapped",
@@ -103,11 +103,11 @@ def test_nothing_to_install_is_no_failure_and_a_map_that_fails_is_one(build: Hoo
     dnf(build)
     build.fake("emerge-webrsync")
     script = f"{element}/bin/install-packages"
-    assert "No packages to install" in build.run(script).output
+    assert "No packages to install" in run_inside(build, script).output
     build.fake("pkg-map", "exit 1")
-    build.run(script, "-m", "web", "x", status=1)
-    assert "Usage:" in build.run(script, "-h").output
-    build.run(script, "-x", status=1)
+    run_inside(build, script, "-m", "web", "x", status=1)
+    assert "Usage:" in run_inside(build, script, "-h").output
+    run_inside(build, script, "-x", status=1)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_nothing_to_install_is_no_failure_and_a_map_that_fails_is_one(build: Hoo
 )
 def test_zypper_asks_nobody(build: HookBuild, words: list[str], call: str) -> None:
     build.fake("zypper")
-    build.run("zypper/bin/install-packages", *words)
+    run_inside(build, "zypper/bin/install-packages", *words)
     assert asked(build) == [f"zypper --non-interactive {call}"]
 
 
 @pytest.mark.parametrize(("status", "expected"), [(102, 0), (103, 0), (104, 104), (4, 4)])
 def test_only_a_zypper_that_did_its_work_counts_as_done(build: HookBuild, status: int, expected: int) -> None:
     build.fake("zypper", f"exit {status}")
-    build.run("zypper/bin/install-packages", "vim", status=expected)
+    run_inside(build, "zypper/bin/install-packages", "vim", status=expected)
 
 
 def test_portage_fetches_its_tree_first_and_cleans_up_after_removing(build: HookBuild) -> None:
