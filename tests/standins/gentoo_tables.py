@@ -70,7 +70,7 @@ EBUILDS = {
     "net-analyzer/tcpdump": Ebuild("tcpdump", "net-libs/libpcap"),
     "net-libs/libpcap": Ebuild("libpcap0.8t64"),
     "sys-block/open-iscsi": Ebuild("open-iscsi libopeniscsiusr libisns0t64"),
-    "sys-apps/gptfdisk": Ebuild("gdisk libpopt0"),
+    "sys-apps/gptfdisk": Ebuild("gdisk"),
     "sys-boot/grub": Ebuild("grub-common grub2-common libfuse3-4 libfreetype6"),
     "sys-fs/dosfstools": Ebuild("dosfstools"),
     "sys-fs/growpart": Ebuild("cloud-guest-utils"),
