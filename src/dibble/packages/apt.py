@@ -21,6 +21,7 @@ from dibble.packages.apt_resolve import (
 )
 from dibble.packages.base import BootstrapRequest
 from dibble.packages.bootstrap_words import bootstrap_words
+from dibble.packages.depmod import Depmod
 from dibble.packages.dpkg_configure import ENVIRONMENT, FIRST, Target, no_services, progress_of, temporary_awk
 from dibble.packages.dpkg_database import (
     Unpacked,
@@ -32,11 +33,10 @@ from dibble.packages.dpkg_database import (
     read_status,
     state_of,
 )
-from dibble.packages.dpkg_depmod import Depmod
-from dibble.packages.dpkg_dracut import DracutInstall
 from dibble.packages.dpkg_initramfs import INITRAMFS_PACKAGES, PutOff, quick_environment
 from dibble.packages.dpkg_initramfs import command as initramfs_command
 from dibble.packages.dpkg_scan import is_risky
+from dibble.packages.dracut_install import DracutInstall
 from dibble.packages.native_tools import CLEANS_LIBRARIES, INITRAMFS, SCRIPTS, Allowed, NativeTools
 
 if TYPE_CHECKING:

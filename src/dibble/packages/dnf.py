@@ -16,7 +16,7 @@ from dibble.packages.base import BootstrapRequest, Package, Transaction
 from dibble.packages.bootstrap_words import bootstrap_words
 from dibble.packages.dnf_process import DnfProcess
 from dibble.packages.rpm import GROUP, RpmManager, RpmTransaction, known
-from dibble.packages.rpm_database import close_sqlite, database_of, same_initramfs, uses_zypper
+from dibble.packages.rpm_database import close_sqlite, database_of, uses_zypper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -139,7 +139,7 @@ class Dnf(RpmManager):
                     self._database.add_keys(ring)
                 if not self._process.has_decided(ours.asked):
                     self._decided({**ours.asked, "cache_only": True})
-                with same_initramfs(self._settings.root):
+                with self._quick_kernels(ours, files):
                     return _unless_refused(self._process.apply(doing, hear))
 
     # --- support

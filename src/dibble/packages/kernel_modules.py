@@ -16,6 +16,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dibble.errors import DibbleError
 from dibble.packages.unpack import xz
 
 if TYPE_CHECKING:
@@ -95,12 +96,22 @@ class PlainModules:
         self._scratch = scratch
         self._submit = submit
         self._kernels: dict[str, Plain] = {}
+        self._coming: Future[Path] | None = None
         self._lock = threading.Lock()
 
     @property
     def known(self) -> bool:
-        """Whether there is any kernel."""
-        return bool(self._kernels)
+        """Whether there is any kernel, or may be one."""
+        return bool(self._kernels or self._coming)
+
+    def expect(self, coming: Future[Path]) -> None:
+        """Begin, when one is asked for at the latest, with the kernels in a directory that is still being filled."""
+        self._coming = coming
+        coming.add_done_callback(self._came)
+
+    def _came(self, coming: Future[Path]) -> None:
+        with contextlib.suppress(DibbleError, OSError, RuntimeError, CancelledError):  # `find` meets it again
+            self.begin([coming.result()])
 
     def begin(self, roots: Iterable[Path]) -> None:
         """Begin with the kernels in the files of unpacked packages, each once, whichever thread is first."""
@@ -124,13 +135,15 @@ class PlainModules:
 
     def find(self, version: str) -> Plain | None:
         """A kernel's plain modules, all of them made; None when it is not known or could not be done."""
-        plain = self._kernels.get(version)
-        if plain is None:
-            return None
         try:
+            if self._coming:
+                self.begin([self._coming.result()])
+            plain = self._kernels.get(version)
+            if plain is None:
+                return None
             for part in plain.parts:
                 part.result()
-        except (OSError, ValueError, RuntimeError, CancelledError):
+        except (DibbleError, OSError, ValueError, RuntimeError, CancelledError):
             return None
         return plain
 

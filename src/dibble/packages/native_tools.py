@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from dibble.errors import DibbleError
 from dibble.packages.apt_merge import MergedTree
 from dibble.packages.dpkg_database import PRESENT, read_status, state_of
-from dibble.packages.dpkg_stand_in import NATIVE
+from dibble.packages.stand_in import NATIVE
 from dibble.sandbox import mounts
 from dibble.sandbox.inside import resolve_inside
 from dibble.sandbox.syscalls import MNT_DETACH, umount

@@ -19,11 +19,11 @@ from dibble.packages import pacman_database as database
 from dibble.packages.base import BootstrapRequest, Download, Package, Transaction, as_data
 from dibble.packages.bootstrap_words import bootstrap_words
 from dibble.packages.fetch import fetch_all
+from dibble.packages.kernel_scripts import same_initramfs
 from dibble.packages.pacman_conf import Check
 from dibble.packages.pacman_keys import put_into_image
 from dibble.packages.pacman_signatures import Signatures, Signed, signatures_inside
 from dibble.packages.pacman_sources import Finder, Sources
-from dibble.packages.rpm_database import same_initramfs
 from dibble.sandbox import mounts
 
 if TYPE_CHECKING:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dibble.errors import PackageError, SignatureError
 from dibble.packages.base import Download, Package, Transaction, as_data
+from dibble.packages.kernel_scripts import quick_kernels
 from dibble.packages.rpm_database import RpmDatabase
 from dibble.packages.rpm_keys import Keyring, key_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from dibble.events import Events
     from dibble.packages.apt_state import RepositoryState
@@ -164,6 +166,12 @@ class RpmManager(ABC):
         files = fetch_all(downloads, settings.blobs_dir, self._events, offline=settings.offline)
         self._ready = (transaction, files, list(self._checked(transaction, files)))
         return self._ready[1:]
+
+    def _quick_kernels(self, transaction: RpmTransaction, files: Mapping[str, Path]) -> AbstractContextManager[None]:
+        """While the block runs, the scripts of a transaction's kernels are quick; `files` are by sha256."""
+        settings = self._settings
+        packages = {package.name: files[package.sha256] for package in transaction.downloads}
+        return quick_kernels(settings.root, packages, settings.scratch, self._toolbox, self._events)
 
     def _checked(self, transaction: RpmTransaction, files: Mapping[str, Path]) -> Iterator[Keyring]:
         by_repository: dict[str, dict[str, Path]] = {}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import TYPE_CHECKING
 
 from dibble.packages.base import Package
-from dibble.sandbox.memory import available_bytes
+from dibble.packages.kernel_scripts import SCRIPTS_FIRST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from dibble.packages.rpm_keys import Keyring
@@ -18,10 +16,6 @@ if TYPE_CHECKING:
 
 PLACES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 """Where it lies: today's place (Fedora since 36, openSUSE), and that of RHEL 9 and older."""
-MEMORY = "dev/shm"
-"""In the private /dev of a target."""
-_INITRAMFS_BYTES = 2 << 30
-"""Of free memory, with which a tree of most modules and firmware, some 500 MB, and what is made of it have room."""
 _FILES = {"rpmdb.sqlite": "sqlite", "Packages.db": "ndb"}
 """File → the kind of database, as rpm's macro `_db_backend` calls it; openSUSE has ndb."""
 ENVIRONMENT = {"SYSTEMD_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -37,6 +31,7 @@ connection.close()
 _MACROS = {
     "_netsharedpath": "/proc:/sys:/dev",  # mounted while we work
     "_pkgverify_level": "all",
+    "_install_script_path": f"{SCRIPTS_FIRST}:/sbin:/bin:/usr/sbin:/usr/bin:/usr/X11R6/bin",
     "__transaction_unshare": "%{nil}",  # makes mounts of its own, and warns when there is another root
 }
 
@@ -147,26 +142,3 @@ def close_sqlite(file: Path, toolbox: Toolbox, *statements: tuple[str, tuple[int
     """
     if file.is_file():
         toolbox.run(["python3", "-I", "-B", "-c", _CLOSE, toolbox.path(file), json.dumps(statements)])
-
-
-@contextlib.contextmanager
-def same_initramfs(root: Path) -> Iterator[None]:
-    """While a kernel's scripts run, dracut(8) writes the same bytes each time; dracut.conf(5), `reproducible`.
-
-    It works in memory, too, where there is enough. That must not be said by `--tmpdir`: the words of its command line
-    are kept in what it writes.
-    """
-    file = root / "etc/dracut.conf.d/zz-dibble.conf"
-    ours = not file.parent.exists()
-    if not file.parent.parent.is_dir():
-        yield
-        return
-    file.parent.mkdir(exist_ok=True)
-    in_memory = f'tmpdir="/{MEMORY}"\n' if (root / MEMORY).is_dir() and available_bytes() > _INITRAMFS_BYTES else ""
-    file.write_text(f'reproducible="yes"\n{in_memory}')
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
-        if ours and not (root / "usr/bin/dracut").exists():
-            file.parent.rmdir()

@@ -21,7 +21,7 @@ from dibble.packages.apt_state import RepositoryState
 from dibble.packages.base import BootstrapRequest, Package, Transaction
 from dibble.packages.bootstrap_words import bootstrap_words
 from dibble.packages.rpm import GROUP, RpmManager, RpmTransaction, known
-from dibble.packages.rpm_database import RpmDatabase, database_of, same_initramfs, uses_zypper
+from dibble.packages.rpm_database import RpmDatabase, database_of, uses_zypper
 from dibble.packages.rpm_metadata import Key, locations
 from dibble.packages.zypper_answers import DONE, SCRIPTLET_FAILED, Answer, Reader, Repository, refusal, unreadable
 from dibble.packages.zypper_metadata import Metadata, packages, raw
@@ -225,7 +225,7 @@ class Zypper(RpmManager):
         with self._events.activity("configure") as activity:
             for ring in keyrings:
                 self._database.add_keys(ring)
-            with same_initramfs(self._settings.root):
+            with self._quick_kernels(ours, files):
                 answer = self._asked(
                     sources,
                     self._settings.root,

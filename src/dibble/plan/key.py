@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dibble.plan.manifest import Manifest
 
-STEP_VERSION = "step.v6"
+STEP_VERSION = "step.v7"
 """Grows when dibble itself runs steps in another way, so that older layers are not taken for new ones."""
 
 VOLATILE = frozenset(

@@ -1,7 +1,7 @@
-"""dracut-install, with which initramfs-tools (>= 0.143) chooses and copies modules, reads plain modules.
+"""dracut-install, with which dracut and initramfs-tools (>= 0.143) choose and copy modules, reads plain modules.
 
 It decompresses every module that it looks at, for filters all of a kernel's, to learn what it needs. Its calls for
-modules (`dpkg_stand_in.py`) are carried out by the target's own program on the files that depmod gets, too
+modules (`stand_in.py`) are carried out by the target's own program on the files that depmod gets, too
 (`kernel_modules.py`); then each file that it has copied is replaced by the packaged one. The same files come out.
 """
 
@@ -13,9 +13,9 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from dibble.packages.depmod import packaged_modules
 from dibble.packages.dpkg_configure import ENVIRONMENT
-from dibble.packages.dpkg_depmod import packaged_modules
-from dibble.packages.dpkg_stand_in import StandIn
+from dibble.packages.stand_in import StandIn
 from dibble.sandbox import mounts
 from dibble.sandbox.inside import resolve_inside
 from dibble.sandbox.process import run
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dibble.events import Events
-    from dibble.packages.dpkg_stand_in import Started
     from dibble.packages.kernel_modules import Plain, PlainModules
+    from dibble.packages.stand_in import Started
 
 PROGRAM = "usr/lib/dracut/dracut-install"
 _MODULES = "lib/modules/"
@@ -48,10 +48,12 @@ class DracutInstall:
         program = root / PROGRAM
         if modules is None or not modules.known or program.is_symlink() or not program.is_file():
             return contextlib.nullcontext()
-        return _Calls(root, modules, self._events, self._started).around()
+        return Calls(root, modules, self._events, self._started).around()
 
 
-class _Calls:
+class Calls:
+    """The calls of one target, carried out by its plain `modules`."""
+
     def __init__(self, root: Path, modules: PlainModules, events: Events, started: Started | None) -> None:
         self._root = root
         self._started = started
@@ -60,9 +62,24 @@ class _Calls:
         self._shown: dict[str, tuple[Path, Path] | None] = {}
         """By version: the real directory of modules, and where its plain ones are shown; None when that cannot be."""
 
+        self._stand_in = StandIn(PROGRAM, self._carry_out)
+
+    @property
+    def script(self) -> str:
+        """What is to be called while `beside` runs, as the target sees it."""
+        return self._stand_in.script
+
+    def around(self) -> AbstractContextManager[None]:
+        """Carry them out while the block runs, whoever calls the program."""
+        return self._during(self._stand_in.around(self._root))
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Carry out those of who calls `script` while the block runs."""
+        return self._during(self._stand_in.beside(self._root))
+
     @contextlib.contextmanager
-    def around(self) -> Iterator[None]:
-        with StandIn(PROGRAM, self._carry_out).around(self._root):
+    def _during(self, stand_in: AbstractContextManager[None]) -> Iterator[None]:
+        with stand_in:
             try:
                 yield
             finally:
@@ -78,8 +95,8 @@ class _Calls:
         """Whether the call was one of ours, and all went as with the program itself."""
         values = dict(itertools.pairwise(words))
         target, directory = values.get("-D", ""), values.get("--kerneldir", "")
-        version = directory.removeprefix(f"/{_MODULES}")
-        if "-m" not in words or not target.startswith("/") or version == directory or "/" in version or not version:
+        version = directory.rstrip("/").removeprefix(f"/{_MODULES}")
+        if "-m" not in words or not target.startswith("/") or "/" in version or not version:
             return False
         if version not in self._shown:
             self._shown[version] = self._show(place, version)

@@ -1,7 +1,8 @@
-"""A program of the target whose calls are passed to us while a block runs, by a mount of which the image has no trace.
+"""A program of the target whose calls are passed to us while a block runs, of which the image has no trace.
 
-What stands over the program is a script that tells us its words and waits. Where we have carried the call out it ends
-well; else it becomes the program itself, as if nothing stood in between.
+What is called instead is a script that tells us its words and waits. Where we have carried the call out it ends well;
+else it becomes the program itself, as if nothing stood in between. The script is mounted over the program where that is
+there from the start, and else lies beside it, for the caller to be pointed to.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _STOP = "-"
+_BIN = "bin"
 NATIVE = "native"
 """Where, in the directory of a stand-in, programs of this machine are shown for a foreign target."""
 
@@ -60,29 +62,52 @@ class StandIn:
         """The directory as the target sees it, from /; in the private /dev, so it never gets into an image."""
         return f"dev/shm/.dibble-{self._name}"
 
+    @property
+    def script(self) -> str:
+        """Where the script lies while `beside` runs, as the target sees it."""
+        return f"/{self.shown()}/{_BIN}/{self._name}"
+
     @contextlib.contextmanager
     def around(self, root: Path) -> Iterator[None]:
         """Let the script stand over the program of `root`, which must be there, while the block runs."""
-        program = root / self._program
+        with self._place(root) as (place, stack):
+            if self._stand(root / self._program, place, stack):
+                self._listen(place, stack)
+            yield
+
+    @contextlib.contextmanager
+    def beside(self, root: Path) -> Iterator[None]:
+        """Let `script` be there while the block runs. The program need not be there yet."""
+        with self._place(root) as (place, stack):
+            (place / self._name).symlink_to(f"/{self._program}")
+            (place / _BIN).mkdir()
+            self._write(place / _BIN / self._name)
+            self._listen(place, stack)
+            yield
+
+    @contextlib.contextmanager
+    def _place(self, root: Path) -> Iterator[tuple[Path, contextlib.ExitStack]]:
         place = root / self.shown()
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, place)
             stack.callback(_hide, place / NATIVE)
-            if not self._stand(program, place, stack):
-                yield
-                return
-            os.mkfifo(place / "request", 0o600)
-            requests = os.open(place / "request", os.O_RDWR | os.O_CLOEXEC)  # our own writer: no end of file in between
-            stack.callback(os.close, requests)
-            server = threading.Thread(target=self._serve, args=(place, requests), name=self._name, daemon=True)
-            server.start()
-            try:
-                yield
-            finally:
-                os.write(requests, f"{_STOP}\n".encode())
-                server.join()
+            yield place, stack
+
+    def _listen(self, place: Path, stack: contextlib.ExitStack) -> None:
+        """Carry out calls until the end of the stack."""
+        os.mkfifo(place / "request", 0o600)
+        requests = os.open(place / "request", os.O_RDWR | os.O_CLOEXEC)  # our own writer: no end of file in between
+        stack.callback(os.close, requests)
+        server = threading.Thread(target=self._serve, args=(place, requests), name=self._name, daemon=True)
+        server.start()
+        stack.callback(server.join)
+        stack.callback(os.write, requests, f"{_STOP}\n".encode())
+
+    def _write(self, script: Path) -> None:
+        script.write_text(_STUB.format(place=self.shown(), name=self._name))
+        script.chmod(0o755)
 
     def _stand(self, program: Path, place: Path, stack: contextlib.ExitStack) -> bool:
         """Put the script over the program; False on Linux < 5.2."""
@@ -95,8 +120,7 @@ class StandIn:
             mounts.bind(program, own)
             stack.callback(umount, own, MNT_DETACH)
         script = place / "script"
-        script.write_text(_STUB.format(place=self.shown(), name=self._name))
-        script.chmod(0o755)
+        self._write(script)
         try:
             mount_over(script, program)
         except OSError:

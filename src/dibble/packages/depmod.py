@@ -1,6 +1,6 @@
 """depmod without its long part: the modules of a kernel are decompressed ahead, once, by several processes.
 
-The calls that Debian's kernels and initramfs-tools make (`dpkg_stand_in.py`) are carried out by the target's own depmod
+The calls that kernels, initramfs-tools and dracut make (`stand_in.py`) are carried out by the target's own depmod
 on plain files (`kernel_modules.py`); what it writes is the same, byte for byte. Any other call, or one about modules
 that are not those of the package, is the program's own.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dibble.packages.dpkg_configure import ENVIRONMENT
-from dibble.packages.dpkg_stand_in import StandIn
+from dibble.packages.stand_in import StandIn
 from dibble.sandbox import mounts
 from dibble.sandbox.inside import resolve_inside
 from dibble.sandbox.process import run
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from dibble.events import Events
-    from dibble.packages.dpkg_stand_in import Started
     from dibble.packages.kernel_modules import Plain, PlainModules
+    from dibble.packages.stand_in import Started
 
 PROGRAM = "usr/sbin/depmod"
 _GIVEN = ("modules.order", "modules.builtin", "modules.builtin.modinfo")
@@ -49,7 +49,11 @@ class Depmod:
         is_kmod = (root / PROGRAM).is_symlink() and (root / "usr/bin/kmod").is_file()
         if modules is None or not modules.known or not is_kmod:
             return contextlib.nullcontext()
-        return StandIn(PROGRAM, lambda place, words: self._carry_out(modules, root, place, words)).around(root)
+        return self.stand_in(root, modules).around(root)
+
+    def stand_in(self, root: Path, modules: PlainModules) -> StandIn:
+        """What carries out the calls of a root, by its plain `modules`."""
+        return StandIn(PROGRAM, lambda place, words: self._carry_out(modules, root, place, words))
 
     def placed(self, root: Path, package: Path) -> None:
         """Take note that the files of an unpacked package have just been copied into `root`."""
@@ -58,12 +62,13 @@ class Depmod:
 
     def _carry_out(self, modules: PlainModules, root: Path, place: Path, words: Sequence[str]) -> bool:
         """Whether the call was one of ours, and all went as with the program itself."""
-        if len(words) == 1:
-            base, version = "/", words[0]
-        elif len(words) == 4 and words[:2] == ["-a", "-b"]:
-            base, version = words[2], words[3]
-        else:
-            return False
+        match list(words):
+            case [version] | ["-a", version] if not version.startswith("-"):
+                base = "/"
+            case ["-a", "-b", base, version]:
+                pass
+            case _:
+                return False
         if not base.startswith("/") or _has_external(root):
             return False
         plain = modules.find(version)
