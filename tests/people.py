@@ -115,8 +115,29 @@ def remove_directories() -> set[Person]:
     return people
 
 
+@contextmanager
+def leaving_sessions(person: Person) -> Iterator[None]:
+    """While a test kills what works in a person's cache, until the next build has swept up, nobody looks for leavings.
+
+    Other tests run beside it, in the same cache. `left_sessions` must not be asked for within the block.
+    """
+    with _sessions_of(person).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sessions_of(person: Person) -> Path:
+    return Path(f"/tmp/dibble-test-sessions-{person.name}-{os.getuid()}.lock")
+
+
 def left_sessions(person: Person) -> list[Path]:
-    """Directories of builds that are over."""
+    """Directories of builds that are over, but for those that a test beside this one leaves."""
+    with _sessions_of(person).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return _left_sessions(person)
+
+
+def _left_sessions(person: Person) -> list[Path]:
     left = []
     for path in (person.cache / "tmp").glob("*/.alive"):
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open() as file:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.build.small_elements import SmallElements
 from tests.leftovers import left_after_a_while
+from tests.people import leaving_sessions
 
 from dibble.errors import HookFailed, HookOutput
 from dibble.fleet.classify import classify
@@ -171,23 +172,24 @@ axes:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_goes_on_with_what_is_not_done(small: SmallElements, how: signal.Signals) -> None:
-    run = Running(small, GATED)
-    run.start()
-    run.until(event="CellFinished", cell="local/free")
-    run.until(event="CellEvent", step="extra-data.d/90-gate")
-    if how is signal.SIGINT:
-        os.killpg(run.process.pid, how)  # as a terminal does
-    else:
-        run.process.send_signal(how)
-    run.rest()
-    assert run.process.returncode == (130 if how is signal.SIGINT else -how)
-    assert left_after_a_while(run.mark) == [], "nothing runs on"
-    assert not list((small.place / "m-matrix/cells").rglob("held.tar")), "nothing half-written has its name"
-    again = Running(small, GATED)
-    for name in ("held", "late"):
-        again.open(name)
-    again.start()
-    events = again.rest()
+    with leaving_sessions(small.person):
+        run = Running(small, GATED)
+        run.start()
+        run.until(event="CellFinished", cell="local/free")
+        run.until(event="CellEvent", step="extra-data.d/90-gate")
+        if how is signal.SIGINT:
+            os.killpg(run.process.pid, how)  # as a terminal does
+        else:
+            run.process.send_signal(how)
+        run.rest()
+        assert run.process.returncode == (130 if how is signal.SIGINT else -how)
+        assert left_after_a_while(run.mark) == [], "nothing runs on"
+        assert not list((small.place / "m-matrix/cells").rglob("held.tar")), "nothing half-written has its name"
+        again = Running(small, GATED)
+        for name in ("held", "late"):
+            again.open(name)
+        again.start()
+        events = again.rest()
     assert started(events) == ["local/held", "local/late"]
     assert set(outcomes(events).values()) == {"success"}
     assert events[0]["done"] == 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.build.small_elements import SmallElements, printed
 from tests.leftovers import left_after_a_while, mounts
-from tests.people import left_sessions
+from tests.people import leaving_sessions, left_sessions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,30 +50,31 @@ def test_kill_9_at_ten_random_moments_leaves_nothing(ordinary_user: Person) -> N
     before = mounts()
     # Another time makes every step new, so that there is something to interrupt.
     epoch = str(1_700_000_000 + int(time.time()) % 1_000_000)
-    for number in range(MOMENTS):
-        delay = chance.uniform(number, number + 1) * BUILD_S / MOMENTS
-        mark = f"DIBBLE_TEST_MARK={uuid.uuid4()}"
-        env = person.environment(SOURCE_DATE_EPOCH=epoch, **dict([mark.split("=")]))
-        process = start(person, place, env)
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        status = process.wait()
-        words = f"moment {number}, {delay:.2f} s, seed {seed}"
-        assert left_after_a_while(mark) == [], words
-        assert mounts() == before, words
-        if status == 0:
-            break  # it was quicker
-        assert status == -signal.SIGKILL, words
-        left = {path.name for path in place.iterdir() if not path.name.startswith(".")}
-        if "image.qcow2" in left:  # it was quicker, and was only clearing up: what has its final name is whole
-            subprocess.run(["qemu-img", "check", "-q", place / "image.qcow2"], check=True)
-            assert left <= {"image.qcow2", "image.d"}, words
-            break
-        assert left == set(), words
-    env = person.environment(SOURCE_DATE_EPOCH=epoch, PATH="")
-    person.dibble("build", "-o", "image", "debian-minimal", "vm", cwd=place, env=env)
+    with leaving_sessions(person):
+        for number in range(MOMENTS):
+            delay = chance.uniform(number, number + 1) * BUILD_S / MOMENTS
+            mark = f"DIBBLE_TEST_MARK={uuid.uuid4()}"
+            env = person.environment(SOURCE_DATE_EPOCH=epoch, **dict([mark.split("=")]))
+            process = start(person, place, env)
+            try:
+                process.wait(delay)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+            status = process.wait()
+            words = f"moment {number}, {delay:.2f} s, seed {seed}"
+            assert left_after_a_while(mark) == [], words
+            assert mounts() == before, words
+            if status == 0:
+                break  # it was quicker
+            assert status == -signal.SIGKILL, words
+            left = {path.name for path in place.iterdir() if not path.name.startswith(".")}
+            if "image.qcow2" in left:  # it was quicker, and was only clearing up: what has its final name is whole
+                subprocess.run(["qemu-img", "check", "-q", place / "image.qcow2"], check=True)
+                assert left <= {"image.qcow2", "image.d"}, words
+                break
+            assert left == set(), words
+        env = person.environment(SOURCE_DATE_EPOCH=epoch, PATH="")
+        person.dibble("build", "-o", "image", "debian-minimal", "vm", cwd=place, env=env)
     assert sorted(path.name for path in place.iterdir()) == sorted({"image.qcow2", "image.d"} | _older(place))
     subprocess.run(["qemu-img", "check", "-q", place / "image.qcow2"], check=True)
     assert left_sessions(person) == [], "the next build has swept up"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.build.small_elements import BASE, SmallElements, cached, printed, ran
 from tests.leftovers import left_after_a_while, mounts
-from tests.people import left_sessions
+from tests.people import leaving_sessions, left_sessions
 from tests.terminal_user import PATIENCE_S, TerminalUser
 
 if TYPE_CHECKING:
@@ -392,15 +392,16 @@ def test_a_shell_that_is_killed_or_hung_up_leaves_nothing(elements: SmallElement
     shell(elements, "--at", "50-web", "web", "--", "id")
     before = mounts()
     mark = str(uuid.uuid4())
-    with at_terminal(elements, "shell", "--at", "50-web", "web", DIBBLE_TEST_MARK=mark) as user:
-        user.wait_for(PROMPT)
-        user.type(f"sleep 1000 & {WAITING}")
-        user.wait_for("42\n")
-        user.process.send_signal(signal.SIGKILL) if end == "kill -9" else user.hang_up()
-        user.process.wait(PATIENCE_S)
-        assert left_after_a_while(mark) == []
-    assert mounts() == before
-    shell(elements, "--at", "50-web", "web", "--", "id")
+    with leaving_sessions(elements.person):
+        with at_terminal(elements, "shell", "--at", "50-web", "web", DIBBLE_TEST_MARK=mark) as user:
+            user.wait_for(PROMPT)
+            user.type(f"sleep 1000 & {WAITING}")
+            user.wait_for("42\n")
+            user.process.send_signal(signal.SIGKILL) if end == "kill -9" else user.hang_up()
+            user.process.wait(PATIENCE_S)
+            assert left_after_a_while(mark) == []
+        assert mounts() == before
+        shell(elements, "--at", "50-web", "web", "--", "id")
     assert left_sessions(elements.person) == [], "the next one has swept up"
 
 
