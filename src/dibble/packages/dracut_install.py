@@ -64,17 +64,12 @@ class Calls:
 
         self._stand_in = StandIn(PROGRAM, self._carry_out)
 
-    @property
-    def script(self) -> str:
-        """What is to be called while `beside` runs, as the target sees it."""
-        return self._stand_in.script
-
     def around(self) -> AbstractContextManager[None]:
         """Carry them out while the block runs, whoever calls the program."""
         return self._during(self._stand_in.around(self._root))
 
     def beside(self) -> AbstractContextManager[None]:
-        """Carry out those of who calls `script` while the block runs."""
+        """Carry out those of who calls the script beside the program while the block runs."""
         return self._during(self._stand_in.beside(self._root))
 
     @contextlib.contextmanager

@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dibble.packages.depmod import PROGRAM as DEPMOD
 from dibble.packages.depmod import Depmod
 from dibble.packages.dracut_install import PROGRAM as DRACUT_INSTALL
 from dibble.packages.dracut_install import Calls
 from dibble.packages.kernel_modules import SCRATCH_BYTES, PlainModules
+from dibble.packages.stand_in import script_of
 from dibble.sandbox.memory import available_bytes
 
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ KERNEL = "kernel"
 """Names of packages with modules begin so: kernel-core, kernel-modules, kernel-default …"""
 MEMORY = "dev/shm"
 """In the private /dev of a target."""
-SCRIPTS_FIRST = f"/{MEMORY}/.dibble-depmod/bin"
-"""Where scriptlets look for programs first: where the stand-in for depmod lies (`stand_in.py`)."""
+SCRIPTS_FIRST = script_of(DEPMOD).rpartition("/")[0]
+"""Where scriptlets look for programs first: where the stand-in for depmod lies."""
 _INITRAMFS_BYTES = 2 << 30
 """Of free memory, with which a tree of most modules and firmware, some 500 MB, and what is made of it have room."""
 _ZSTD = """if command -v zstd >/dev/null 2>&1; then
@@ -48,7 +50,9 @@ _PLAIN = """if [[ -x /{program} ]]; then
             *) command "/{program}" "$@" ;;
         esac
     }}
-    depmod() {{ "{depmod}" "$@"; }}
+    if [[ -x /{depmod_program} ]]; then
+        depmod() {{ "{depmod}" "$@"; }}
+    fi
 fi
 """
 """Most calls are for other files than modules. What xargs(1) calls by that name is no function, but the program."""
@@ -103,7 +107,12 @@ def quick_kernels(
         calls = Calls(root, modules, events, None)
         stack.enter_context(depmod.beside(root))
         stack.enter_context(calls.beside())
-        words = _PLAIN.format(program=DRACUT_INSTALL, script=calls.script, depmod=depmod.script)
+        words = _PLAIN.format(
+            program=DRACUT_INSTALL,
+            script=script_of(DRACUT_INSTALL),
+            depmod_program=DEPMOD,
+            depmod=script_of(DEPMOD),
+        )
         stack.enter_context(same_initramfs(root, words))
         yield
 

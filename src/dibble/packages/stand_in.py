@@ -60,12 +60,7 @@ class StandIn:
 
     def shown(self) -> str:
         """The directory as the target sees it, from /; in the private /dev, so it never gets into an image."""
-        return f"dev/shm/.dibble-{self._name}"
-
-    @property
-    def script(self) -> str:
-        """Where the script lies while `beside` runs, as the target sees it."""
-        return f"/{self.shown()}/{_BIN}/{self._name}"
+        return _shown(self._name)
 
     @contextlib.contextmanager
     def around(self, root: Path) -> Iterator[None]:
@@ -77,7 +72,7 @@ class StandIn:
 
     @contextlib.contextmanager
     def beside(self, root: Path) -> Iterator[None]:
-        """Let `script` be there while the block runs. The program need not be there yet."""
+        """Let the script be at `script_of(program)` while the block runs. The program need not be there yet."""
         with self._place(root) as (place, stack):
             (place / self._name).symlink_to(f"/{self._program}")
             (place / _BIN).mkdir()
@@ -146,6 +141,16 @@ class StandIn:
                     answer = os.open(place / f"answer.{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
                     stack.callback(os.close, answer)
                     os.write(answer, b"done\n" if done else b"plain\n")
+
+
+def script_of(program: str) -> str:
+    """Where the script for `program`, a path relative to the root, lies while `beside` runs, as the target sees it."""
+    name = program.rpartition("/")[2]
+    return f"/{_shown(name)}/{_BIN}/{name}"
+
+
+def _shown(name: str) -> str:
+    return f"dev/shm/.dibble-{name}"
 
 
 def _hide(shown: Path) -> None:
